@@ -1,0 +1,82 @@
+// Loops over a block of a row that compilers vectorise: loading, the maximum, and where it is.
+
+#pragma once
+
+#include <algorithm>
+#include <bit>
+#include <cstdint>
+
+#include "pclc_cpu_math.h"
+#include "pclc_row.h"
+
+namespace pclc {
+
+constexpr int64_t kLanes = 16;    // blocks are padded to this: one AVX-512 vector of floats
+constexpr int64_t kBlock = 2048;  // elements; also between two carries of a sum into double
+
+// The part of a row that is in the buffer.
+struct Block {
+  int64_t begin;
+  int64_t count;   // classes
+  int64_t padded;  // a multiple of kLanes
+};
+
+PCLC_INLINE Block block_at(int64_t begin, int64_t classes) {
+  const int64_t count = std::min(kBlock, classes - begin);
+  return {begin, count, (count + kLanes - 1) & -kLanes};
+}
+
+// An integer of the same order as the number. Compilers vectorise the maximum of integers; that of
+// floating-point numbers they do not, for the sake of NaN. A NaN here is above or below all
+// numbers.
+PCLC_INLINE int32_t order_key(float v) {
+  const int32_t bits = std::bit_cast<int32_t>(v);
+  return bits ^ ((bits >> 31) & 0x7fffffff);
+}
+PCLC_INLINE int64_t order_key(double v) {
+  const int64_t bits = std::bit_cast<int64_t>(v);
+  return bits ^ ((bits >> 63) & 0x7fffffffffffffff);
+}
+PCLC_INLINE float from_key(int32_t key) {
+  return std::bit_cast<float>(key ^ ((key >> 31) & 0x7fffffff));
+}
+PCLC_INLINE double from_key(int64_t key) {
+  return std::bit_cast<double>(key ^ ((key >> 63) & 0x7fffffffffffffff));
+}
+
+// Loads the false logits, with -inf at y and in the padding, which then need no special case, and
+// returns their maximum.
+template <class S, typename T>
+PCLC_INLINE T load_false(const typename S::Stored* row, const Block& b, int64_t y, T* buffer) {
+  const typename S::Stored* source = row + b.begin;
+  auto key = order_key(kNegativeInfinity<T>);
+#pragma omp simd reduction(max : key)
+  for (int64_t i = 0; i < b.count; ++i) {
+    buffer[i] = S::load(source[i]);
+    key = std::max(key, order_key(buffer[i]));
+  }
+  for (int64_t i = b.count; i < b.padded; ++i) buffer[i] = kNegativeInfinity<T>;
+  const int64_t true_index = y - b.begin;
+  if (0 <= true_index && true_index < b.count) {
+    buffer[true_index] = kNegativeInfinity<T>;
+    key = order_key(kNegativeInfinity<T>);
+#pragma omp simd reduction(max : key)
+    for (int64_t i = 0; i < b.padded; ++i) key = std::max(key, order_key(buffer[i]));
+  }
+  return from_key(key);
+}
+
+// The lowest index with the value `top` among the false classes of a block.
+template <class S, typename T>
+PCLC_INLINE int64_t first_equal(const typename S::Stored* row, const Block& b, int64_t y, T top) {
+  int32_t first = static_cast<int32_t>(kBlock);
+  const int32_t true_index = static_cast<int32_t>(std::clamp<int64_t>(y - b.begin, -1, kBlock));
+#pragma omp simd reduction(min : first)
+  for (int32_t i = 0; i < static_cast<int32_t>(b.count); ++i) {
+    const int32_t candidate = S::load(row[b.begin + i]) == top && i != true_index ? i : first;
+    first = candidate < first ? candidate : first;
+  }
+  return b.begin + first;
+}
+
+}  // namespace pclc

@@ -1,0 +1,316 @@
+// One row on a CPU, block by block; every step over a block is a plain loop that compilers
+// vectorise.
+//
+//   reduce  the only pass over memory: the largest false logit, its place, e_k = exp(a_k - the
+//           largest logit up to k's block), and the sums that RowStats keeps
+//   count   the active hinges, where they are mixed
+//   write   e_k times the coefficients of RowGrad, brought to the largest logit of the whole row
+//
+// Forward keeps the e_k of a row in a buffer of its thread. Backward has RowStats already and takes
+// each block through all steps at once. Both exponentiate and write by the same code: the gradients
+// are the same to the last bit.
+
+#pragma once
+
+#include <algorithm>
+#include <cstring>
+
+#include "pclc.h"
+#include "pclc_cpu_block.h"
+#include "pclc_cpu_math.h"
+#include "pclc_row.h"
+
+namespace pclc {
+
+template <typename T>
+PCLC_INLINE T class_weight(const Problem& p, int64_t y) {
+  return p.weight ? static_cast<const T*>(p.weight)[y] : T(1);
+}
+
+template <typename T>
+PCLC_INLINE T shift_of(T top) {
+  return top == kNegativeInfinity<T> ? T(0) : top;
+}
+
+// What one false class adds to the sums of the logit constraint (RowStats).
+template <typename T>
+struct LcTerms {
+  T sum, count;
+};
+
+template <LcMode kMode, typename T>
+PCLC_INLINE LcTerms<T> lc_terms(T a, T e, T true_logit, T cap) {
+  if constexpr (kMode == LcMode::kSoft) {
+    const T gap = true_logit - a;
+    const bool counts = gap > 0 && e > 0;
+    return {counts ? e * gap : T(0), counts ? e : T(0)};
+  } else if constexpr (kMode == LcMode::kAll) {
+    const T gap = true_logit - a - cap;
+    const bool counts = gap > 0 && a > kNegativeInfinity<T>;
+    return {counts ? gap : T(0), counts ? T(1) : T(0)};
+  } else {
+    return {T(0), T(0)};
+  }
+}
+
+// Sums over the false classes so far, relative to the largest logit so far.
+template <typename T>
+struct Sums {
+  T top = kNegativeInfinity<T>;
+  double exp_sum = 0, lc_sum = 0, lc_count = 0;
+};
+
+template <LcMode kMode, typename T>
+PCLC_INLINE void raise_top(T top, Sums<T>* sums) {
+  const double factor = static_cast<double>(exp_nonpositive(sums->top - top));
+  sums->top = top;
+  sums->exp_sum *= factor;
+  if constexpr (kMode == LcMode::kSoft) sums->lc_sum *= factor, sums->lc_count *= factor;
+}
+
+// Turns a buffer of false logits into e_k and adds what the row needs of them.
+template <LcMode kMode, typename T>
+PCLC_INLINE void exp_block(T* buffer, int64_t n, T true_logit, T cap, Sums<T>* sums) {
+  const T shift = shift_of(sums->top);
+  T exp_sum = 0, lc_sum = 0, lc_count = 0;
+#pragma omp simd reduction(+ : exp_sum, lc_sum, lc_count)
+  for (int64_t i = 0; i < n; ++i) {
+    const T a = buffer[i];
+    const T e = exp_nonpositive(a - shift);
+    const LcTerms<T> lc = lc_terms<kMode>(a, e, true_logit, cap);
+    lc_sum += lc.sum;
+    lc_count += lc.count;
+    buffer[i] = e;
+    exp_sum += e;
+  }
+  sums->exp_sum += static_cast<double>(exp_sum);
+  sums->lc_sum += static_cast<double>(lc_sum);
+  sums->lc_count += static_cast<double>(lc_count);
+}
+
+// The memory that one thread needs for rows of `classes`.
+template <typename T>
+struct RowBuffer {
+  T* e;     // a row, padded
+  T* tops;  // for each block, the logit that its e_k are relative to
+
+  static int64_t size(int64_t classes) { return padded(classes) + blocks(classes); }
+  RowBuffer(T* memory, int64_t classes) : e(memory), tops(memory + padded(classes)) {}
+  static int64_t padded(int64_t classes) { return (classes + kLanes - 1) & -kLanes; }
+  static int64_t blocks(int64_t classes) { return padded((classes + kBlock - 1) / kBlock); }
+};
+
+// One pass over the row. A NaN travels through the sum.
+template <class S, LcMode kMode, typename T>
+PCLC_INLINE RowStats<T> reduce_row(const typename S::Stored* row, int64_t classes, int64_t y,
+                                   T true_logit, T cap, const RowBuffer<T>& buffer) {
+  Sums<T> sums;
+  Block top_block = block_at(0, classes);
+  for (int64_t begin = 0; begin < classes; begin += kBlock) {
+    const Block block = block_at(begin, classes);
+    const T top = load_false<S>(row, block, y, buffer.e + begin);
+    if (top > sums.top) raise_top<kMode>(top, &sums), top_block = block;
+    buffer.tops[begin / kBlock] = sums.top;
+    exp_block<kMode>(buffer.e + begin, block.padded, true_logit, cap, &sums);
+  }
+  const bool any = sums.top > kNegativeInfinity<T>;
+  return {sums.top,
+          static_cast<T>(sums.exp_sum),
+          static_cast<T>(sums.lc_sum),
+          static_cast<T>(sums.lc_count),
+          0,
+          0,
+          any ? first_equal<S>(row, top_block, y, sums.top) : y == 0};
+}
+
+// From e_k relative to the logit of its block to e_k relative to the largest one.
+template <typename T>
+PCLC_INLINE T block_factor(T block_top, T top) {
+  return block_top == top ? T(1) : exp_nonpositive(block_top - top);
+}
+
+template <typename T>
+PCLC_INLINE void count_active(const RowBuffer<T>& buffer, int64_t classes, const RowProbs<T>& probs,
+                              RowStats<T>* stats) {
+  double active = 0, active_sum = 0;
+  for (int64_t begin = 0; begin < classes; begin += kBlock) {
+    const Block block = block_at(begin, classes);
+    const T* e = buffer.e + begin;
+    const T prob = probs.top_prob * block_factor(buffer.tops[begin / kBlock], stats->top);
+    T block_active = 0, block_sum = 0;
+#pragma omp simd reduction(+ : block_active, block_sum)
+    for (int64_t i = 0; i < block.padded; ++i) {
+      const T f = e[i] * prob;
+      block_active += f > probs.excess ? T(1) : T(0);
+      block_sum += f > probs.excess ? f : T(0);
+    }
+    active += static_cast<double>(block_active);
+    active_sum += static_cast<double>(block_sum);
+  }
+  stats->active = static_cast<T>(active);
+  stats->active_sum = static_cast<T>(active_sum);
+}
+
+// The coefficients of a row's gradient for e_k relative to a logit `factor` away from a_j.
+template <typename T>
+struct ElementGrad {
+  T prob, threshold, inactive, active, soft_scale, soft_mean, all_step, true_logit, cap;
+
+  PCLC_INLINE ElementGrad(const RowProbs<T>& p, const RowGrad<T>& g, T factor, T true_logit, T cap)
+      : prob(p.top_prob * factor),
+        threshold(p.pc_case == PcCase::kMixed ? p.excess : T(2)),  // elsewhere none exceeds it
+        inactive(g.inactive * factor),
+        active(g.active * factor),
+        soft_scale(g.soft_scale * factor),
+        soft_mean(g.soft_mean),
+        all_step(g.all_step),
+        true_logit(true_logit),
+        cap(cap) {}
+
+  // The gradient at a false class from its logit and its e_k.
+  template <LcMode kMode>
+  PCLC_INLINE T at(T a, T e) const {
+    const T pc = e * (e * prob > threshold ? active : inactive);
+    if constexpr (kMode == LcMode::kSoft) {
+      const T gap = true_logit - a;
+      const T pull = gap > 0 ? gap - soft_mean - T(1) : -soft_mean;
+      return pc + (e > 0 ? e * soft_scale * pull : T(0));
+    } else if constexpr (kMode == LcMode::kAll) {
+      return pc + (true_logit - a - cap > 0 && a > kNegativeInfinity<T> ? all_step : T(0));
+    } else {
+      return pc;
+    }
+  }
+};
+
+// The gradient of n false classes. `row` is where their logits are.
+template <class S, LcMode kMode, typename T>
+PCLC_INLINE void write_block(const typename S::Stored* __restrict row, const T* __restrict e,
+                             int64_t n, const ElementGrad<T>& element, bool zero,
+                             typename S::Stored* __restrict grad) {
+  if (zero) {
+    std::memset(grad, 0, static_cast<size_t>(n) * sizeof(*grad));
+  } else if (kMode == LcMode::kHard && element.active == element.inactive) {
+    const T coefficient = element.inactive;
+#pragma omp simd
+    for (int64_t i = 0; i < n; ++i) grad[i] = S::store(e[i] * coefficient);
+  } else {
+#pragma omp simd
+    for (int64_t i = 0; i < n; ++i) {
+      grad[i] = S::store(element.template at<kMode>(S::load(row[i]), e[i]));
+    }
+  }
+}
+
+// The entries that are no e_k times a coefficient: the true class, and j for the hard constraint.
+template <class S, typename T>
+PCLC_INLINE void write_exceptions(int64_t y, int64_t runner_up, const RowProbs<T>& probs,
+                                  const RowGrad<T>& g, typename S::Stored* grad) {
+  grad[y] = S::store(g.true_grad);
+  if (g.top_extra == 0) return;
+  const bool active = probs.pc_case == PcCase::kMixed && probs.top_prob > probs.excess;
+  grad[runner_up] = S::store((active ? g.active : g.inactive) + g.top_extra);  // e_j is 1
+}
+
+template <class S>
+PCLC_INLINE typename S::Stored* grad_row(const Problem& p, void* grad, int64_t i) {
+  return static_cast<typename S::Stored*>(grad) + i * p.classes;
+}
+
+// Writes what is wanted of a row besides its loss and gradient.
+template <typename T>
+PCLC_INLINE void save_row(const Problem& p, const Outputs& out, int64_t i, const RowProbs<T>& probs,
+                          const RowStats<T>& stats) {
+  if (out.row_stats) static_cast<RowStats<T>*>(out.row_stats)[i] = stats;
+  if (!out.correct) return;
+  const T nan = std::numeric_limits<T>::quiet_NaN();
+  const bool valid = probs.defined && p.classes > 1;
+  static_cast<T*>(out.prob_gap)[i] = valid ? probs.true_prob - probs.top_prob : nan;
+  static_cast<T*>(out.logit_gap)[i] = valid ? probs.logit_gap : nan;
+  out.runner_up[i] = valid ? stats.runner_up : -1;
+  const bool tie_won = probs.logit_gap == 0 && p.target[i] < stats.runner_up;
+  out.correct[i] = valid && (probs.logit_gap > 0 || tie_won);
+}
+
+// All of an ignored row, whose logits are not read. Returns its loss.
+template <class S, typename T>
+PCLC_INLINE T skip_row(const Problem& p, const Outputs& out, int64_t i) {
+  save_row(p, out, i, RowProbs<T>{}, RowStats<T>{});
+  if (out.grad) std::fill_n(grad_row<S>(p, out.grad, i), p.classes, typename S::Stored(0));
+  return 0;
+}
+
+// The row arithmetic with the exponential of this file.
+template <typename T>
+PCLC_INLINE RowProbs<T> probs_of(T true_logit, const RowStats<T>& stats, const Terms<T>& terms) {
+  const T odds = exp_nonpositive(-std::abs(true_logit - stats.top));
+  return row_probs(true_logit, stats.top, stats.exp_sum, odds, terms);
+}
+
+// One row of forward; returns its loss, its class weight included. `grad_loss` is the gradient of
+// that loss.
+template <class S, LcMode kMode, typename T = typename S::Compute>
+PCLC_INLINE T forward_row(const Problem& p, const Outputs& out, const Terms<T>& terms, int64_t i,
+                          T grad_loss, const RowBuffer<T>& buffer) {
+  using Stored = typename S::Stored;
+  const int64_t y = p.target[i];
+  if (y == p.ignore_index) return skip_row<S, T>(p, out, i);
+  const Stored* row = static_cast<const Stored*>(p.logits) + i * p.row_stride;
+  const T true_logit = S::load(row[y]);
+  RowStats<T> stats = reduce_row<S, kMode>(row, p.classes, y, true_logit, terms.lc_cap, buffer);
+  const RowProbs<T> probs = probs_of(true_logit, stats, terms);
+  if (probs.pc_case == PcCase::kMixed) count_active(buffer, p.classes, probs, &stats);
+  save_row(p, out, i, probs, stats);
+  const T weight = class_weight<T>(p, y);
+  if (out.grad) {
+    Stored* grad = grad_row<S>(p, out.grad, i);
+    const RowGrad<T> g = row_grad(true_logit, probs, stats, terms, grad_loss * weight);
+    if (g.constant) {
+      std::fill_n(grad, p.classes, S::store(g.true_grad));
+    } else {
+      for (int64_t begin = 0; begin < p.classes; begin += kBlock) {
+        const T factor = block_factor(buffer.tops[begin / kBlock], stats.top);
+        const ElementGrad<T> element(probs, g, factor, true_logit, terms.lc_cap);
+        write_block<S, kMode>(row + begin, buffer.e + begin, block_at(begin, p.classes).count,
+                              element, g.zero, grad + begin);
+      }
+      write_exceptions<S>(y, stats.runner_up, probs, g, grad);
+    }
+  }
+  return row_loss(probs, stats, terms) * weight;
+}
+
+// One row of backward, from what forward saved. The buffer holds a block.
+template <class S, LcMode kMode, typename T = typename S::Compute>
+PCLC_INLINE void backward_row(const Problem& p, const RowStats<T>& stats, const Terms<T>& terms,
+                              int64_t i, T grad_loss, T* buffer, typename S::Stored* grad) {
+  using Stored = typename S::Stored;
+  const int64_t y = p.target[i];
+  if (y == p.ignore_index) {
+    std::fill_n(grad, p.classes, Stored(0));
+    return;
+  }
+  const Stored* row = static_cast<const Stored*>(p.logits) + i * p.row_stride;
+  const T true_logit = S::load(row[y]);
+  const RowProbs<T> probs = probs_of(true_logit, stats, terms);
+  const RowGrad<T> g = row_grad(true_logit, probs, stats, terms, grad_loss * class_weight<T>(p, y));
+  if (g.constant) {
+    std::fill_n(grad, p.classes, S::store(g.true_grad));
+    return;
+  }
+  T top = kNegativeInfinity<T>;
+  for (int64_t begin = 0; begin < p.classes; begin += kBlock) {
+    const Block block = block_at(begin, p.classes);
+    const T block_top = load_false<S>(row, block, y, buffer);
+    if (block_top > top) top = block_top;
+    const T shift = shift_of(top);
+#pragma omp simd
+    for (int64_t k = 0; k < block.padded; ++k) buffer[k] = exp_nonpositive(buffer[k] - shift);
+    const T factor = block_factor(top, stats.top);
+    const ElementGrad<T> element(probs, g, factor, true_logit, terms.lc_cap);
+    write_block<S, kMode>(row + begin, buffer, block.count, element, g.zero, grad + begin);
+  }
+  write_exceptions<S>(y, stats.runner_up, probs, g, grad);
+}
+
+}  // namespace pclc

@@ -1,0 +1,238 @@
+"""The autograd function of the loss and the two operators under it.
+
+The operators know no autograd: ``pclc_fast::forward`` gives the loss and, where that is safe, the
+gradient for a grad_output of 1 from the same pass; ``pclc_fast::backward`` writes the gradient for
+any other grad_output from the logits and what forward saved of each row. Both gradients are the
+same to the last bit.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+from torch.nn import Parameter
+
+from .backends import ARITHMETIC
+from .dispatch import REFERENCE, kernel
+from .options import Options
+from .reference import LossStats, reference_loss
+from .tensors import check_targets, values_may_be_read
+
+_PLAIN_TYPES = (Tensor, Parameter)
+_library = torch.library.Library("pclc_fast", "DEF")
+_INPUT = (
+    "Tensor logits, Tensor target, Tensor? weight, "
+    "Tensor coefficients, int ignore_index, str reduction, str lc_mode, bool pc_mean"
+)
+_library.define(
+    f"forward({_INPUT}, bool save, bool with_grad, bool with_stats, str backend) -> Tensor[]"
+)
+_library.define(
+    f"backward(Tensor(a!) grad, Tensor grad_output, Tensor row_stats, {_INPUT}, str backend) -> ()"
+)
+
+
+def _forward(
+    logits: Tensor,  # [N, K]
+    target: Tensor,  # N elements
+    weight: Tensor | None,  # [K]
+    coefficients: Tensor,  # [5]
+    ignore_index: int,
+    reduction: str,
+    lc_mode: str,
+    pc_mean: bool,
+    save: bool,
+    with_grad: bool,
+    with_stats: bool,
+    backend: str,
+) -> list[Tensor]:
+    options = Options(coefficients, ignore_index, reduction, lc_mode, pc_mean)
+    return kernel(backend).forward(
+        logits, target, weight, options, save=save, with_grad=with_grad, with_stats=with_stats
+    )
+
+
+def _forward_fake(
+    logits: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    coefficients: Tensor,
+    ignore_index: int,
+    reduction: str,
+    lc_mode: str,
+    pc_mean: bool,
+    save: bool,
+    with_grad: bool,
+    with_stats: bool,
+    backend: str,
+) -> list[Tensor]:
+    dtype, row_stats_width = ARITHMETIC[logits.dtype]
+    outputs = [logits.new_empty(target.shape if reduction == "none" else (), dtype=dtype)]
+    if save:
+        outputs.append(logits.new_empty((logits.shape[0], row_stats_width), dtype=dtype))
+    if with_grad:
+        outputs.append(logits.new_empty(logits.shape))
+    if with_stats:
+        outputs += [logits.new_empty(target.shape, dtype=dtype) for _ in ("prob_gap", "logit_gap")]
+        outputs += [
+            target.new_empty(target.shape),
+            target.new_empty(target.shape, dtype=torch.bool),
+        ]
+    return outputs
+
+
+def _backward(
+    grad: Tensor,  # [N, K]: written
+    grad_output: Tensor,  # [] or the shape of target
+    row_stats: Tensor,
+    logits: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    coefficients: Tensor,
+    ignore_index: int,
+    reduction: str,
+    lc_mode: str,
+    pc_mean: bool,
+    backend: str,
+) -> None:
+    options = Options(coefficients, ignore_index, reduction, lc_mode, pc_mean)
+    kernel(backend).backward(grad, grad_output, row_stats, logits, target, weight, options)
+
+
+def _backward_fake(*arguments: object) -> None:
+    """Nothing is returned: the gradient is written in place."""
+
+
+for _device in ("CPU", "CUDA"):
+    _library.impl("forward", _forward, _device)
+    _library.impl("backward", _backward, _device)
+torch.library.register_fake("pclc_fast::forward", _forward_fake, lib=_library)
+torch.library.register_fake("pclc_fast::backward", _backward_fake, lib=_library)
+_forward_op = torch.ops.pclc_fast.forward.default
+_backward_op = torch.ops.pclc_fast.backward.default
+
+
+class _PCLC(torch.autograd.Function):
+    """The loss of rows of logits, and with it the statistics that were asked for."""
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any,
+        logits: Tensor,
+        target: Tensor,
+        weight: Tensor | None,
+        options: Options,
+        with_stats: bool,
+        backend: str,
+    ) -> tuple[Tensor, ...]:
+        with_grad = _gradient_is_safe_in_forward(logits, options)
+        loss, row_stats, *rest = _forward_op(
+            logits, target, weight, *options[:5], True, with_grad, with_stats, backend
+        )
+        # Not a saved tensor: autograd would refuse to unpack those once the caller, whose gradient
+        # this becomes, has written into it.
+        ctx.grad = rest.pop(0) if with_grad else None
+        ctx.save_for_backward(logits, target, weight, row_stats)
+        ctx.options, ctx.backend = options, backend
+        ctx.set_materialize_grads(False)
+        ctx.mark_non_differentiable(*rest)
+        return (loss, *rest)
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
+        if grad_output is None:
+            return (None,) * 6
+        if not torch.compiler.is_compiling():
+            if torch.is_grad_enabled() or _transforms_are_active():
+                return (_differentiable_gradient(ctx, grad_output), *(None,) * 5)
+            # The buffer is given away once: from then on it is the caller's to write into.
+            grad, ctx.grad = ctx.grad, None
+            if grad is not None and grad_output.item() == 1:
+                return (grad, *(None,) * 5)
+        else:
+            grad = None
+        logits, target, weight, row_stats = ctx.saved_tensors
+        if grad is None:
+            grad = torch.empty_like(logits, memory_format=torch.contiguous_format)
+        _backward_op(
+            grad, grad_output, row_stats, logits, target, weight, *ctx.options[:5], ctx.backend
+        )
+        return (grad, *(None,) * 5)
+
+
+def _gradient_is_safe_in_forward(logits: Tensor, options: Options) -> bool:
+    """Whether the gradient for a grad_output of 1 is worth computing in forward.
+
+    Not for float16, where it must be scaled before it is rounded; not where rows have grad_outputs
+    of their own; and not where backward cannot look at the grad_output: in a traced graph.
+    """
+    if options.reduction == "none" or logits.dtype is torch.float16:
+        return False
+    return not (torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack())
+
+
+def _transforms_are_active() -> bool:
+    """Whether derivatives are asked for that only the formula in plain PyTorch can give."""
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+
+
+def _differentiable_gradient(ctx: Any, grad_output: Tensor) -> Tensor:
+    """The gradient as an expression that can be differentiated again."""
+    logits, target, weight, _ = ctx.saved_tensors
+    with torch.enable_grad():
+        loss, _ = reference_loss(logits, target.reshape(-1), weight, **ctx.options.keywords())
+        upstream = grad_output.reshape(loss.shape)
+        (grad,) = torch.autograd.grad(loss, logits, upstream, create_graph=True)
+    return grad
+
+
+def loss_and_stats(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    options: Options,
+    *,
+    with_stats: bool,
+    backend: str,
+) -> tuple[Tensor, LossStats | None]:
+    """Evaluate checked arguments on a backend that ``choose`` returned."""
+    if backend == REFERENCE or _only_formula_can(input):
+        if values_may_be_read(target):
+            check_targets(target, input.shape[input.dim() > 1], options.ignore_index)
+        return reference_loss(input, target, weight, **options.keywords())
+    logits, target, weight = _as_rows(input, target, weight)
+    if torch.is_grad_enabled() and input.requires_grad:
+        loss, *stats = _PCLC.apply(logits, target, weight, options, with_stats, backend)
+    else:
+        loss, *stats = _forward_op(
+            logits, target, weight, *options[:5], False, False, with_stats, backend
+        )
+    return loss, LossStats(*stats) if with_stats else None
+
+
+def _only_formula_can(input: Tensor) -> bool:
+    """Whether kernels cannot see the values or would lose derivatives: functorch and forward-mode
+    transforms, and subclasses such as DTensor and FakeTensor."""
+    if torch.compiler.is_compiling():
+        return False
+    return type(input) not in _PLAIN_TYPES or _transforms_are_active()
+
+
+def _as_rows(
+    input: Tensor, target: Tensor, weight: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Bring input to [N, K] with unit stride in K, without a copy where its strides allow it."""
+    if input.dim() == 2:
+        logits = input
+    elif input.dim() == 1:
+        logits = input.unsqueeze(0)
+    else:
+        logits = input.movedim(1, -1).reshape(target.numel(), input.shape[1])
+    if logits.stride(1) != 1:
+        logits = logits.contiguous()
+    if weight is not None:
+        weight = weight.detach().to(ARITHMETIC[input.dtype][0]).contiguous()
+    return logits, target.to(torch.int64).contiguous(), weight

@@ -1,0 +1,120 @@
+"""The compiled C++ kernels for the CPU. The only file that touches the compiled module."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..options import LC_MODES, REDUCTIONS, Options
+from ..tensors import target_error
+from . import ARITHMETIC
+
+try:
+    from .. import _C  # type: ignore[attr-defined]
+
+    _import_error = ""
+except ImportError as error:  # an installation without a compiler still has the reference
+    _C = None
+    _import_error = str(error)
+
+# The order of the enumerations in csrc/pclc.h.
+_DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.float64: 3}
+_REDUCTIONS = {name: number for number, name in enumerate(REDUCTIONS)}
+_LC_MODES = {name: number for number, name in enumerate(LC_MODES)}
+
+
+def unavailable() -> str:
+    """Why this backend cannot be used on this machine; empty where it can."""
+    return f"the compiled module did not import: {_import_error}" if _C is None else ""
+
+
+def unsupported(input: Tensor) -> str:
+    """Why this backend cannot take ``input``; empty where it can."""
+    if input.device.type != "cpu":
+        return f"it runs on CPU tensors; got a tensor on {input.device}"
+    return ""
+
+
+def forward(
+    logits: Tensor,  # [N, K], unit stride in the last dimension
+    target: Tensor,  # N elements of int64 in any shape, contiguous
+    weight: Tensor | None,  # [K] of the arithmetic's type, contiguous
+    options: Options,
+    *,
+    save: bool,
+    with_grad: bool,
+    with_stats: bool,
+) -> list[Tensor]:
+    """Return [loss], then with ``save`` [row_stats], with ``with_grad`` [grad] for a grad_output of
+    1, and with ``with_stats`` [prob_gap, logit_gap, runner_up, correct]."""
+    dtype, row_stats_width = ARITHMETIC[logits.dtype]
+    rows, classes = logits.shape
+    shape = target.shape
+    outputs = [torch.empty(shape if options.reduction == "none" else (), dtype=dtype)]
+    addresses = [outputs[0].data_ptr(), 0, 0, 0, 0, 0, 0]
+    if save:
+        row_stats = torch.empty((rows, row_stats_width), dtype=dtype)
+        addresses[1] = row_stats.data_ptr()
+        outputs.append(row_stats)
+    if with_grad:
+        grad = torch.empty((rows, classes), dtype=logits.dtype)
+        addresses[2] = grad.data_ptr()
+        outputs.append(grad)
+    if with_stats:
+        stats = [torch.empty(shape, dtype=d) for d in (dtype, dtype, torch.int64, torch.bool)]
+        addresses[3:] = [statistic.data_ptr() for statistic in stats]
+        outputs += stats
+    bad_target = _C.forward_cpu(
+        *_problem(logits, target, weight, options), *addresses, torch.get_num_threads()
+    )
+    if bad_target >= 0:
+        raise target_error(target, bad_target, classes)
+    return outputs
+
+
+def backward(
+    grad: Tensor,  # [N, K], contiguous: written
+    grad_output: Tensor,  # [], or the shape of target
+    row_stats: Tensor,
+    logits: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    options: Options,
+) -> None:
+    """Write the gradient for ``grad_output`` from what ``forward`` saved."""
+    upstream = grad_output.to(row_stats.dtype)
+    stride = 0
+    if options.reduction == "none":
+        upstream = upstream.reshape(-1)
+        stride = upstream.stride(0)
+    bad_target = _C.backward_cpu(
+        *_problem(logits, target, weight, options),
+        row_stats.data_ptr(),
+        upstream.data_ptr(),
+        stride,
+        grad.data_ptr(),
+        torch.get_num_threads(),
+    )
+    if bad_target >= 0:
+        raise target_error(target, bad_target, logits.shape[1])
+
+
+def _problem(
+    logits: Tensor, target: Tensor, weight: Tensor | None, options: Options
+) -> tuple[int | bool, ...]:
+    """The arguments that forward and backward share; the tensors must outlive the call."""
+    rows, classes = logits.shape
+    return (
+        logits.data_ptr(),
+        target.data_ptr(),
+        0 if weight is None else weight.data_ptr(),
+        _DTYPES[logits.dtype],
+        rows,
+        classes,
+        logits.stride(0),
+        options.ignore_index,
+        _REDUCTIONS[options.reduction],
+        _LC_MODES[options.lc_mode],
+        options.pc_mean,
+        options.coefficients.data_ptr(),
+    )

@@ -1,0 +1,73 @@
+"""Which backend runs where: one predicate for the automatic and for the explicit choice."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from typing import NamedTuple
+
+from torch import Tensor
+
+from .backends import native
+
+REFERENCE = "reference"
+_KERNELS = {"native": native}
+
+
+class BackendStatus(NamedTuple):
+    """Whether a backend can be used on this machine, and why not where it cannot."""
+
+    usable: bool
+    reason: str
+
+
+def backends() -> dict[str, BackendStatus]:
+    """Return every backend by the name that ``pc_lc_loss(..., backend=name)`` takes.
+
+    >>> from pclc_fast import backends
+    >>> backends()["reference"]
+    BackendStatus(usable=True, reason='')
+    """
+    status = {name: kernel.unavailable() for name, kernel in _KERNELS.items()}
+    status[REFERENCE] = ""
+    return {name: BackendStatus(not reason, reason) for name, reason in status.items()}
+
+
+def can_run(backend: str, input: Tensor, *, raise_error: bool = False) -> bool:
+    """Whether ``backend`` can take ``input``; with ``raise_error``, say why it cannot."""
+    if backend == REFERENCE:
+        return True
+    kernel = _KERNELS.get(backend) if isinstance(backend, str) else None
+    if kernel is None:
+        if raise_error:
+            names = (*_KERNELS, REFERENCE)
+            raise ValueError(f"backend must be one of {names} or None; got {backend!r}")
+        return False
+    reason = kernel.unavailable() or kernel.unsupported(input)
+    if reason and raise_error:
+        raise RuntimeError(f"backend {backend!r} cannot run here: {reason}")
+    return not reason
+
+
+def choose(input: Tensor, backend: str | None) -> str:
+    """Return the backend that was asked for, or the fastest one for ``input``."""
+    if backend is not None:
+        can_run(backend, input, raise_error=True)
+        return backend
+    if can_run("native", input):
+        return "native"
+    if input.device.type == "cpu":
+        _warn_once(native.unavailable())
+    return REFERENCE
+
+
+def kernel(backend: str) -> "native":  # type: ignore[valid-type]
+    """The module of a backend that ``choose`` returned."""
+    return _KERNELS[backend]
+
+
+@functools.cache
+def _warn_once(reason: str) -> None:
+    warnings.warn(
+        f"pclc_fast runs its slower PyTorch reference: {reason}", RuntimeWarning, stacklevel=4
+    )

@@ -1,0 +1,112 @@
+"""The checks of the tensors given to the loss."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+from torch import Tensor
+
+LOGIT_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+TARGET_DTYPES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+
+
+def check_tensors(input: object, target: object, weight: object) -> None:
+    """Raise TypeError or ValueError unless the three fit together as F.cross_entropy's do."""
+    if not isinstance(input, Tensor):
+        raise TypeError(f"input must be a torch.Tensor of logits; got {type(input).__name__}")
+    if not isinstance(target, Tensor):
+        raise TypeError(
+            f"target must be a torch.Tensor of class indices; got {type(target).__name__}"
+        )
+    if input.dtype not in LOGIT_DTYPES:
+        raise TypeError(
+            f"input must hold float16, bfloat16, float32 or float64 logits; got {input.dtype}"
+        )
+    if target.dtype not in TARGET_DTYPES:
+        hint = " (class probabilities are not supported)" if target.is_floating_point() else ""
+        raise TypeError(
+            f"target must hold integer class indices (uint8 or int8 to int64); "
+            f"got {target.dtype}{hint}"
+        )
+    if input.layout is not torch.strided or target.layout is not torch.strided:
+        raise TypeError(
+            f"input and target must be dense tensors; got {input.layout} and {target.layout}"
+        )
+    _check_shapes(input, target)
+    if target.device != input.device:
+        raise ValueError(
+            f"input and target must be on one device; got {input.device} and {target.device}"
+        )
+    if weight is not None:
+        _check_weight(weight, input)
+
+
+def _check_shapes(input: Tensor, target: Tensor) -> None:
+    if input.dim() == 0:
+        raise ValueError(
+            "input must have shape (K,), (N, K) or (N, K, d1, ...); got a tensor of no dimensions"
+        )
+    shape = input.shape
+    expected = shape[:1] + shape[2:] if len(shape) > 1 else shape[:0]
+    if target.shape != expected:
+        raise ValueError(
+            f"target must have shape {tuple(expected)} for input of shape {tuple(shape)}; "
+            f"got {tuple(target.shape)}"
+        )
+
+
+def _check_weight(weight: object, input: Tensor) -> None:
+    classes = input.shape[1 if input.dim() > 1 else 0]
+    if not isinstance(weight, Tensor):
+        raise TypeError(f"weight must be a torch.Tensor or None; got {type(weight).__name__}")
+    if not weight.is_floating_point():
+        raise TypeError(f"weight must hold floating-point numbers; got {weight.dtype}")
+    if weight.shape != (classes,):
+        raise ValueError(
+            f"weight must have shape ({classes},), one number a class; got {tuple(weight.shape)}"
+        )
+    if weight.device != input.device:
+        raise ValueError(
+            f"input and weight must be on one device; got {input.device} and {weight.device}"
+        )
+    if values_may_be_read(weight) and not bool(((weight >= 0) & (weight < torch.inf)).all()):
+        raise ValueError(
+            f"weight must be finite and not negative; got values from {weight.min().item()} "
+            f"to {weight.max().item()}"
+        )
+
+
+def values_may_be_read(tensor: Tensor) -> bool:
+    """Whether looking at values on the host is possible and does not synchronise a device.
+
+    PCLC_FAST_DEBUG=1 in the environment allows the synchronisation.
+    """
+    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        return False
+    if type(tensor) not in (Tensor, torch.nn.Parameter):
+        return False
+    if torch._C._len_torch_dispatch_stack():  # a tracer, or fake tensors
+        return False
+    return tensor.device.type == "cpu" or (
+        tensor.device.type != "meta" and os.environ.get("PCLC_FAST_DEBUG") == "1"
+    )
+
+
+def check_targets(target: Tensor, classes: int, ignore_index: int) -> None:
+    """Raise IndexError for the first target that is neither a class nor ignore_index."""
+    wide = target.reshape(-1).to(torch.int64)
+    wrong = (wide != ignore_index) & ((wide < 0) | (wide >= classes))
+    if bool(wrong.any()):
+        raise target_error(target, int(wrong.nonzero()[0].item()), classes)
+
+
+def target_error(target: Tensor, flat_position: int, classes: int) -> IndexError:
+    """The error for the target at ``flat_position`` in a tensor of any shape."""
+    value = int(target.reshape(-1)[flat_position].item())
+    index = torch.unravel_index(torch.tensor(flat_position), target.shape)
+    position = tuple(int(i) for i in index)
+    where = str(position[0]) if len(position) == 1 else str(position)
+    return IndexError(
+        f"target {value} at position {where} is out of range: expected 0 <= target < {classes}"
+    )
