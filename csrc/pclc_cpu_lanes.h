@@ -22,6 +22,7 @@ struct LaneGroup {
   T true_logit[kLanes];
   T a[kFewClasses][kLanes];  // logits, -inf at y
   T e[kFewClasses][kLanes];  // exp(a_k - a_j)
+  T odds[kLanes];            // exp(-|a_y - a_j|)
 
   PCLC_INLINE void load(const Problem& p, int64_t begin, int64_t end) {
     for (int64_t lane = 0; lane < kLanes; ++lane) {
@@ -37,7 +38,11 @@ struct LaneGroup {
 
   PCLC_INLINE void exponentiate(int64_t classes, const T* top) {
     T shift[kLanes];
-    for (int64_t lane = 0; lane < kLanes; ++lane) shift[lane] = shift_of(top[lane]);
+#pragma omp simd
+    for (int64_t lane = 0; lane < kLanes; ++lane) {
+      shift[lane] = shift_of(top[lane]);
+      odds[lane] = exp_nonpositive(-std::abs(true_logit[lane] - top[lane]));
+    }
     for (int64_t k = 0; k < classes; ++k) {
 #pragma omp simd
       for (int64_t lane = 0; lane < kLanes; ++lane) {
@@ -101,7 +106,7 @@ struct LaneGroup {
     for (int64_t k = 0; k < classes; ++k) {
       grad[k] = S::store(element.template at<kMode>(a[k][lane], e[k][lane]));
     }
-    write_exceptions<S>(y[lane], stats.runner_up, probs, g, grad);
+    write_exceptions<S, kMode>(y[lane], stats.runner_up, probs, g, grad);
   }
 };
 
@@ -119,7 +124,8 @@ PCLC_INLINE void forward_lanes(const Problem& p, const Outputs& out, const Terms
       row_loss[i] = skip_row<S, T>(p, out, i);
       continue;
     }
-    const RowProbs<T> probs = probs_of(group.true_logit[lane], stats[lane], terms);
+    const RowProbs<T> probs = row_probs(group.true_logit[lane], stats[lane].top,
+                                        stats[lane].exp_sum, group.odds[lane], terms);
     if (probs.pc_case == PcCase::kMixed) {
       group.count_active(p.classes, lane, probs, &stats[lane]);
     }
@@ -152,7 +158,8 @@ PCLC_INLINE void backward_lanes(const Problem& p, const RowStats<T>* stats,
     }
     const T grad_loss = static_cast<const T*>(grad_output.data)[i * grad_output.stride];
     const T scale = grad_loss * inverse_denominator * class_weight<T>(p, group.y[lane]);
-    const RowProbs<T> probs = probs_of(group.true_logit[lane], stats[i], terms);
+    const RowProbs<T> probs =
+        row_probs(group.true_logit[lane], stats[i].top, stats[i].exp_sum, group.odds[lane], terms);
     group.template write<kMode>(p.classes, lane, probs, stats[i], terms, scale,
                                 grad_row<S>(p, grad, i));
   }

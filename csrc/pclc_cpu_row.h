@@ -202,14 +202,16 @@ PCLC_INLINE void write_block(const typename S::Stored* __restrict row, const T* 
   }
 }
 
-// The entries that are no e_k times a coefficient: the true class, and j for the hard constraint.
-template <class S, typename T>
+// The entries that are no e_k times a coefficient: the true class, and j, whose e_j is 1, for the
+// hard constraint.
+template <class S, LcMode kMode, typename T>
 PCLC_INLINE void write_exceptions(int64_t y, int64_t runner_up, const RowProbs<T>& probs,
                                   const RowGrad<T>& g, typename S::Stored* grad) {
   grad[y] = S::store(g.true_grad);
-  if (g.top_extra == 0) return;
-  const bool active = probs.pc_case == PcCase::kMixed && probs.top_prob > probs.excess;
-  grad[runner_up] = S::store((active ? g.active : g.inactive) + g.top_extra);  // e_j is 1
+  if constexpr (kMode == LcMode::kHard) {
+    const bool active = probs.pc_case == PcCase::kMixed && probs.top_prob > probs.excess;
+    grad[runner_up] = S::store((active ? g.active : g.inactive) + g.top_extra);
+  }
 }
 
 template <class S>
@@ -274,7 +276,7 @@ PCLC_INLINE T forward_row(const Problem& p, const Outputs& out, const Terms<T>& 
         write_block<S, kMode>(row + begin, buffer.e + begin, block_at(begin, p.classes).count,
                               element, g.zero, grad + begin);
       }
-      write_exceptions<S>(y, stats.runner_up, probs, g, grad);
+      write_exceptions<S, kMode>(y, stats.runner_up, probs, g, grad);
     }
   }
   return row_loss(probs, stats, terms) * weight;
@@ -310,7 +312,7 @@ PCLC_INLINE void backward_row(const Problem& p, const RowStats<T>& stats, const 
     const ElementGrad<T> element(probs, g, factor, true_logit, terms.lc_cap);
     write_block<S, kMode>(row + begin, buffer, block.count, element, g.zero, grad + begin);
   }
-  write_exceptions<S>(y, stats.runner_up, probs, g, grad);
+  write_exceptions<S, kMode>(y, stats.runner_up, probs, g, grad);
 }
 
 }  // namespace pclc

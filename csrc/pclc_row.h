@@ -82,17 +82,14 @@ PCLC_ROW RowProbs<T> row_probs(T true_logit, T top, T exp_sum, T odds, const Ter
   RowProbs<T> p;
   p.logit_gap = true_logit - top;
   p.odds = odds;
-  if (p.logit_gap > 0) {  // relative to a_y: the false classes sum to odds * exp_sum
-    const T total = 1 + odds * exp_sum;
-    p.true_prob = 1 / total;
-    p.top_prob = odds / total;
-    p.false_mass = odds * exp_sum / total;
-  } else {  // relative to a_j
-    const T total = exp_sum + odds;
-    p.true_prob = odds / total;
-    p.top_prob = 1 / total;
-    p.false_mass = exp_sum / total;
-  }
+  // Relative to the larger of a_y and a_j. No branch: which one it is cannot be predicted.
+  const T true_exp = p.logit_gap > 0 ? T(1) : odds;
+  const T top_exp = p.logit_gap > 0 ? odds : T(1);
+  const T false_exp = top_exp * exp_sum;
+  const T inverse = 1 / (true_exp + false_exp);
+  p.true_prob = true_exp * inverse;
+  p.top_prob = top_exp * inverse;
+  p.false_mass = false_exp * inverse;
   p.excess = terms.one_minus_margin - p.false_mass;
   p.pc_case = p.excess < 0 ? PcCase::kAll : p.top_prob <= p.excess ? PcCase::kNone : PcCase::kMixed;
   p.defined = exp_sum == exp_sum && true_logit == true_logit &&
@@ -121,7 +118,7 @@ PCLC_ROW T row_loss(const RowProbs<T>& p, const RowStats<T>& s, const Terms<T>& 
   if (terms.lc_weight == 0 || s.top == kNegativeInfinity<T>) return loss;
   if (terms.lc_mode == LcMode::kHard) {
     const T excess_gap = p.logit_gap - terms.lc_cap;
-    if (excess_gap > 0) loss += terms.lc_weight * excess_gap;
+    loss += terms.lc_weight * (excess_gap > 0 ? excess_gap : T(0));
   } else {
     const T divisor = terms.lc_mode == LcMode::kSoft ? s.exp_sum : terms.false_classes;
     loss += terms.lc_weight * (s.lc_sum / divisor);
@@ -175,9 +172,10 @@ PCLC_ROW RowGrad<T> row_grad(T true_logit, const RowProbs<T>& p, const RowStats<
   g.active = scale * (per_prob + hinge) * p.top_prob;
 
   if (terms.lc_weight != 0 && s.top != kNegativeInfinity<T>) {
-    if (terms.lc_mode == LcMode::kHard && p.logit_gap > terms.lc_cap) {
-      at_true += terms.lc_weight;
-      g.top_extra = -scale * terms.lc_weight;
+    if (terms.lc_mode == LcMode::kHard) {
+      const T pull = p.logit_gap > terms.lc_cap ? terms.lc_weight : T(0);
+      at_true += pull;
+      g.top_extra = -scale * pull;
     } else if (terms.lc_mode == LcMode::kSoft) {
       at_true += terms.lc_weight * (s.lc_count / s.exp_sum);
       g.soft_scale = scale * terms.lc_weight / s.exp_sum;

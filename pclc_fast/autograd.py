@@ -22,7 +22,7 @@ from .reference import LossStats, reference_loss
 from .tensors import check_targets, values_may_be_read
 
 _PLAIN_TYPES = (Tensor, Parameter)
-_library = torch.library.Library("pclc_fast", "DEF")
+_library: Any = torch.library.Library("pclc_fast", "DEF")  # type: ignore[no-untyped-call]
 _INPUT = (
     "Tensor logits, Tensor target, Tensor? weight, "
     "Tensor coefficients, int ignore_index, str reduction, str lc_mode, bool pc_mean"
@@ -35,75 +35,52 @@ _library.define(
 )
 
 
-def _forward(
-    logits: Tensor,  # [N, K]
-    target: Tensor,  # N elements
-    weight: Tensor | None,  # [K]
-    coefficients: Tensor,  # [5]
-    ignore_index: int,
-    reduction: str,
-    lc_mode: str,
-    pc_mean: bool,
-    save: bool,
-    with_grad: bool,
-    with_stats: bool,
-    backend: str,
-) -> list[Tensor]:
-    options = Options(coefficients, ignore_index, reduction, lc_mode, pc_mean)
+def _forward(logits: Tensor, target: Tensor, weight: Tensor | None, *rest: Any) -> list[Tensor]:
+    *options, save, with_grad, with_stats, backend = rest
     return kernel(backend).forward(
-        logits, target, weight, options, save=save, with_grad=with_grad, with_stats=with_stats
+        logits,
+        target,
+        weight,
+        Options(*options),
+        save=save,
+        with_grad=with_grad,
+        with_stats=with_stats,
     )
 
 
-def _forward_fake(
-    logits: Tensor,
-    target: Tensor,
-    weight: Tensor | None,
-    coefficients: Tensor,
-    ignore_index: int,
-    reduction: str,
-    lc_mode: str,
-    pc_mean: bool,
-    save: bool,
-    with_grad: bool,
-    with_stats: bool,
-    backend: str,
-) -> list[Tensor]:
+def _forward_fake(logits: Tensor, target: Tensor, _: Tensor | None, *rest: Any) -> list[Tensor]:
+    *options, save, with_grad, with_stats, _backend = rest
     dtype, row_stats_width = ARITHMETIC[logits.dtype]
-    outputs = [logits.new_empty(target.shape if reduction == "none" else (), dtype=dtype)]
+    shape = target.shape
+    loss_shape = shape if Options(*options).reduction == "none" else ()
+    outputs = [logits.new_empty(loss_shape, dtype=dtype)]
     if save:
         outputs.append(logits.new_empty((logits.shape[0], row_stats_width), dtype=dtype))
     if with_grad:
         outputs.append(logits.new_empty(logits.shape))
     if with_stats:
-        outputs += [logits.new_empty(target.shape, dtype=dtype) for _ in ("prob_gap", "logit_gap")]
-        outputs += [
-            target.new_empty(target.shape),
-            target.new_empty(target.shape, dtype=torch.bool),
-        ]
+        dtypes = (dtype, dtype, torch.int64, torch.bool)
+        outputs += [logits.new_empty(shape, dtype=statistic) for statistic in dtypes]
     return outputs
 
 
 def _backward(
-    grad: Tensor,  # [N, K]: written
-    grad_output: Tensor,  # [] or the shape of target
+    grad: Tensor,
+    grad_output: Tensor,
     row_stats: Tensor,
     logits: Tensor,
     target: Tensor,
     weight: Tensor | None,
-    coefficients: Tensor,
-    ignore_index: int,
-    reduction: str,
-    lc_mode: str,
-    pc_mean: bool,
-    backend: str,
+    *rest: Any,
 ) -> None:
-    options = Options(coefficients, ignore_index, reduction, lc_mode, pc_mean)
-    kernel(backend).backward(grad, grad_output, row_stats, logits, target, weight, options)
+    *options, backend = rest
+    kernel(backend).backward(
+        grad, grad_output, row_stats, logits, target, weight, Options(*options)
+    )
 
 
-def _backward_fake(*arguments: object) -> None:
-    """Nothing is returned: the gradient is written in place."""
+def _backward_fake(*_: object) -> None:
+    """Return nothing: the gradient is written in place."""
 
 
 for _device in ("CPU", "CUDA"):
@@ -119,7 +96,7 @@ class _PCLC(torch.autograd.Function):
     """The loss of rows of logits, and with it the statistics that were asked for."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,
         logits: Tensor,
         target: Tensor,
@@ -186,7 +163,7 @@ def _differentiable_gradient(ctx: Any, grad_output: Tensor) -> Tensor:
         loss, _ = reference_loss(logits, target.reshape(-1), weight, **ctx.options.keywords())
         upstream = grad_output.reshape(loss.shape)
         (grad,) = torch.autograd.grad(loss, logits, upstream, create_graph=True)
-    return grad
+    return grad  # type: ignore[no-any-return, unused-ignore]
 
 
 def loss_and_stats(
@@ -203,6 +180,8 @@ def loss_and_stats(
         if values_may_be_read(target):
             check_targets(target, input.shape[input.dim() > 1], options.ignore_index)
         return reference_loss(input, target, weight, **options.keywords())
+    if torch.compiler.is_compiling():
+        options = Options(*options[:5])  # without the numbers, which Dynamo would guard
     logits, target, weight = _as_rows(input, target, weight)
     if torch.is_grad_enabled() and input.requires_grad:
         loss, *stats = _PCLC.apply(logits, target, weight, options, with_stats, backend)
@@ -214,8 +193,11 @@ def loss_and_stats(
 
 
 def _only_formula_can(input: Tensor) -> bool:
-    """Whether kernels cannot see the values or would lose derivatives: functorch and forward-mode
-    transforms, and subclasses such as DTensor and FakeTensor."""
+    """Whether kernels cannot see the values or would lose derivatives.
+
+    So it is with functorch and forward-mode transforms, and with subclasses such as DTensor and
+    FakeTensor.
+    """
     if torch.compiler.is_compiling():
         return False
     return type(input) not in _PLAIN_TYPES or _transforms_are_active()

@@ -4,14 +4,45 @@ from __future__ import annotations
 
 import functools
 import warnings
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
 from .backends import native
+from .options import Options
 
 REFERENCE = "reference"
-_KERNELS = {"native": native}
+
+
+class Kernel(Protocol):
+    """What a module under ``backends`` offers; ``backends/native.py`` documents the arguments."""
+
+    def unavailable(self) -> str: ...
+    def unsupported(self, input: Tensor) -> str: ...
+    def forward(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        weight: Tensor | None,
+        options: Options,
+        *,
+        save: bool,
+        with_grad: bool,
+        with_stats: bool,
+    ) -> list[Tensor]: ...
+    def backward(
+        self,
+        grad: Tensor,
+        grad_output: Tensor,
+        row_stats: Tensor,
+        logits: Tensor,
+        target: Tensor,
+        weight: Tensor | None,
+        options: Options,
+    ) -> None: ...
+
+
+_KERNELS: dict[str, Kernel] = {"native": native}
 
 
 class BackendStatus(NamedTuple):
@@ -61,7 +92,7 @@ def choose(input: Tensor, backend: str | None) -> str:
     return REFERENCE
 
 
-def kernel(backend: str) -> "native":  # type: ignore[valid-type]
+def kernel(backend: str) -> Kernel:
     """The module of a backend that ``choose`` returned."""
     return _KERNELS[backend]
 

@@ -18,7 +18,7 @@ LcMode = Literal["hard", "soft", "all"]
 
 
 class LossOptions(TypedDict, total=False):
-    """The keyword arguments that ``pc_lc_loss``, ``reference_pc_lc_loss`` and ``PCLCLoss`` share."""
+    """The options that pc_lc_loss, reference_pc_lc_loss and PCLCLoss share."""
 
     ignore_index: int
     reduction: Reduction
@@ -58,6 +58,17 @@ def pc_lc_loss(
 ) -> tuple[Tensor, LossStats]: ...
 
 
+@overload
+def pc_lc_loss(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    *,
+    return_stats: bool,
+    **options: Unpack[_KernelOptions],
+) -> Any: ...
+
+
 def pc_lc_loss(
     input: Tensor,  # (K,), (N, K) or (N, K, d1, ...)
     target: Tensor,  # (), (N,) or (N, d1, ...)
@@ -75,10 +86,10 @@ def pc_lc_loss(
     return_stats: bool = False,
     backend: str | None = None,
     label_smoothing: float = 0.0,
-) -> Tensor | tuple[Tensor, LossStats]:
+) -> Any:
     r"""Probabilistically compact loss with logit constraints, in one pass over the logits.
 
-    With ``f = softmax(input)``, true class ``y`` and the largest false logit ``a_j``, a row costs ::
+    With ``f = softmax(input)``, true class ``y`` and largest false logit ``a_j``, a row costs ::
 
         ce_weight * -log f_y                                       Eq. 2
         + pc_weight * sum_{k != y} max(0, f_k + margin - f_y)      Eq. 6
@@ -272,9 +283,11 @@ ignore_index=-100, reduction='mean', lc_mode='hard', pc_mean=False)
 
     @classmethod
     def released(cls, weight: Tensor | None = None, **options: Any) -> PCLCLoss:
-        """The loss that the authors' released code computes, which is not the paper's: PC divided
-        by K - 1 and the soft logit constraint. Relative to PC, lc_weight then weighs K - 1 times as
-        much. ``options`` are those of :class:`PCLCLoss`."""
+        """The loss that the authors' released code computes, which is not the paper's.
+
+        PC is divided by K - 1 and the logit constraint is soft. Relative to PC, lc_weight then
+        weighs K - 1 times as much. ``options`` are those of :class:`PCLCLoss`.
+        """
         return cls(weight, **{"pc_mean": True, "lc_mode": "soft", **options})
 
     def forward(self, input: Tensor, target: Tensor) -> Any:

@@ -110,9 +110,10 @@ def check_coefficient(name: str, value: object) -> None:
     """Raise unless ``value`` is a finite number >= 0, and > 0 for the margin."""
     if isinstance(value, bool) or not isinstance(value, (float, int, Real)):
         raise TypeError(f"{name} must be a number; got {value!r} of type {type(value).__name__}")
-    if name == "margin" and not 0 < value < math.inf:
+    number = float(value)
+    if name == "margin" and not 0 < number < math.inf:
         raise ValueError(f"margin must be finite and positive; got {value}")
-    if not 0 <= value < math.inf:
+    if not 0 <= number < math.inf:
         raise ValueError(f"{name} must be finite and not negative; got {value}")
 
 

@@ -103,7 +103,7 @@ def _as_rows(
 
 
 def _settle_edges(logits: Tensor, label: Tensor, out_of_range: Tensor) -> tuple[Tensor, Tensor]:
-    """Make undefined rows NaN in value and gradient, and rows with a true logit of -inf constant."""
+    """Make undefined rows NaN, gradient and all, and rows with a true logit of -inf constant."""
     with torch.no_grad():
         unusable = torch.isnan(logits) | (logits == math.inf)
         undefined = out_of_range | unusable.any(dim=1) | (logits == -math.inf).all(dim=1)
@@ -153,7 +153,7 @@ def _hard_constraint(rows: _Rows, cap: float) -> Tensor:
     return torch.where(rows.top_logit > -math.inf, gap, 0.0)
 
 
-def _soft_constraint(rows: _Rows, cap: float) -> Tensor:
+def _soft_constraint(rows: _Rows, _cap: float) -> Tensor:
     """The released code: the gaps weighted by a softmax over the false classes. It has no cap."""
     exists = rows.top_logit > -math.inf
     q = torch.where(exists[:, None], rows.false_logits, 0.0).softmax(dim=1)

@@ -45,8 +45,11 @@ def forward(
     with_grad: bool,
     with_stats: bool,
 ) -> list[Tensor]:
-    """Return [loss], then with ``save`` [row_stats], with ``with_grad`` [grad] for a grad_output of
-    1, and with ``with_stats`` [prob_gap, logit_gap, runner_up, correct]."""
+    """Return the loss, then what is asked for, in this order.
+
+    ``save``: row_stats, which backward needs; ``with_grad``: the gradient for a grad_output of 1;
+    ``with_stats``: prob_gap, logit_gap, runner_up, correct.
+    """
     dtype, row_stats_width = ARITHMETIC[logits.dtype]
     rows, classes = logits.shape
     shape = target.shape
