@@ -38,9 +38,7 @@ _library.define(
 def _forward(logits: Tensor, target: Tensor, weight: Tensor | None, *rest: Any) -> list[Tensor]:
     *options, save, with_grad, with_stats, backend = rest
     return kernel(backend).forward(
-        logits,
-        target,
-        weight,
+        *_in_memory(logits, target, weight),
         Options(*options),
         save=save,
         with_grad=with_grad,
@@ -75,8 +73,20 @@ def _backward(
 ) -> None:
     *options, backend = rest
     kernel(backend).backward(
-        grad, grad_output, row_stats, logits, target, weight, Options(*options)
+        grad, grad_output, row_stats, *_in_memory(logits, target, weight), Options(*options)
     )
+
+
+def _in_memory(
+    logits: Tensor, target: Tensor, weight: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Bring to the strides that kernels rely on what did not come by ``_as_rows``.
+
+    A direct call of the operator may have any; so has a zero tensor once it is materialised.
+    """
+    if logits.stride(1) != 1:
+        logits = logits.contiguous()
+    return logits, target.contiguous(), None if weight is None else weight.contiguous()
 
 
 def _backward_fake(*_: object) -> None:

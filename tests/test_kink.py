@@ -1,0 +1,92 @@
+"""At the hinge's kink: tight outside a band around it, bounded and symmetric flips inside.
+
+The gradient of Eq. 6 jumps where f_k + margin - f_y = 0, and float32 cannot always tell on which
+side a row is. The loss is continuous and has to agree everywhere; a gradient may be that of the
+other side only within rounding of the kink, and no side may be preferred.
+"""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from oracle import UNITS, Case, near_kink
+
+MARGIN = 0.6
+ROWS = 2048
+
+
+def rows_at_distance(distance: torch.Tensor, classes: int) -> torch.Tensor:
+    """Rows whose class 1 has f_1 + MARGIN - f_0 = distance; the others are far from the kink.
+
+    Everything else about a row is random, so that its rounding is too.
+    """
+    generator = torch.Generator().manual_seed(classes)
+    rows = len(distance)
+    f_top = 0.1 + 0.05 * torch.rand(rows, generator=generator, dtype=torch.float64)
+    f_true = f_top + MARGIN - distance
+    rest = torch.rand(rows, classes - 2, generator=generator, dtype=torch.float64) + 0.1
+    rest *= ((1 - f_true - f_top) / rest.sum(dim=1))[:, None]
+    shift = torch.randn(rows, 1, generator=generator, dtype=torch.float64)
+    return torch.cat([f_true[:, None], f_top[:, None], rest], dim=1).log() + shift
+
+
+def jump(grad: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+    """1 where the gradient has class 1 active, 0 where not: g_1 = n f_1 (1 - f_1 + f_0)."""
+    f = logits.double().softmax(dim=1)
+    share = grad[:, 1].double() / (f[:, 1] * (1 - f[:, 1] + f[:, 0]))
+    assert ((share - share.round()).abs() < 1e-3).all()
+    return share.round()
+
+
+@pytest.mark.parametrize("classes", [12, 64, 3000])
+def test_outside_the_band_every_row_agrees(backend: str, classes: int) -> None:
+    band = 4 * UNITS * 2.0**-24
+    distance = torch.linspace(band, 50 * band, ROWS // 2, dtype=torch.float64)
+    for sign in (-1.0, 1.0):
+        logits = rows_at_distance(sign * distance, classes).float()
+        options = {"margin": MARGIN, "lc_weight": 0.0}
+        case = Case(logits, torch.zeros(len(logits), dtype=torch.int64), None, "none", options)
+        case.backend = backend
+        assert not near_kink(case).any()
+        case.check()
+        _, grad, _ = case.ours()
+        assert (jump(grad, logits) == (sign > 0)).all()
+
+
+@pytest.mark.parametrize("classes", [12, 64, 3000])
+def test_inside_the_band_flips_are_bounded_and_symmetric(backend: str, classes: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    spread = 2.0**-24 * 8
+    distance = (torch.rand(ROWS, generator=generator, dtype=torch.float64) - 0.5) * 2 * spread
+    logits = (rows_at_distance(distance, classes)).float()
+    target = torch.zeros(ROWS, dtype=torch.int64)
+    options = {"margin": MARGIN, "lc_weight": 0.0}
+    case = Case(logits, target, None, "none", options, backend)
+    loss, grad, _ = case.ours()
+    true_loss, true_grad, _ = case.oracle()
+    torch.testing.assert_close(loss.double(), true_loss, rtol=0, atol=classes * 2.0**-22)
+    ours, truth = jump(grad, logits), jump(true_grad, logits)
+    assert ((ours == 0) | (ours == 1)).all()  # one side or the other, nothing between
+    to_active = ((ours == 1) & (truth == 0)).sum().item()
+    to_inactive = ((ours == 0) & (truth == 1)).sum().item()
+    flips = to_active + to_inactive
+    assert flips < 0.35 * ROWS
+    # Equally likely either way: within four standard deviations, and a floor for few flips.
+    assert abs(to_active - to_inactive) <= 4 * math.sqrt(flips) + 0.03 * ROWS
+
+
+def test_exactly_at_the_kink_the_gradient_is_zero(backend: str) -> None:
+    """F = (3/4, 1/4) and margin 1/2 are exact: f_1 + margin - f_0 is 0, which is not active."""
+    for dtype in (torch.float32, torch.float64):
+        logits = torch.tensor([[0.0, -math.inf, -math.inf, -math.inf]], dtype=dtype)
+        case = Case(logits, torch.tensor([0]), None, "sum", {"margin": 1.0}, backend)
+        loss, grad, _ = case.ours()  # f_y = 1 and f_k = 0 for the others: 0 + 1 - 1
+        assert loss == 0
+        assert (grad == 0).all()
+    equal = torch.zeros(1, 4)  # a_y = a_j: the constraint's kink
+    _, grad, _ = Case(
+        equal, torch.tensor([0]), None, "sum", {"pc_weight": 0.0, "lc_weight": 1.0}, backend
+    ).ours()
+    assert (grad == 0).all()
