@@ -117,7 +117,7 @@ class _PCLC(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         with_grad = _gradient_is_safe_in_forward(logits, options)
         loss, row_stats, *rest = _forward_op(
-            logits, target, weight, *options[:5], True, with_grad, with_stats, backend
+            logits, target, weight, *options.operands(), True, with_grad, with_stats, backend
         )
         # Not a saved tensor: autograd would refuse to unpack those once the caller, whose gradient
         # this becomes, has written into it.
@@ -145,7 +145,14 @@ class _PCLC(torch.autograd.Function):
         if grad is None:
             grad = torch.empty_like(logits, memory_format=torch.contiguous_format)
         _backward_op(
-            grad, grad_output, row_stats, logits, target, weight, *ctx.options[:5], ctx.backend
+            grad,
+            grad_output,
+            row_stats,
+            logits,
+            target,
+            weight,
+            *ctx.options.operands(),
+            ctx.backend,
         )
         return (grad, *(None,) * 5)
 
@@ -191,13 +198,13 @@ def loss_and_stats(
             check_targets(target, input.shape[input.dim() > 1], options.ignore_index)
         return reference_loss(input, target, weight, **options.keywords())
     if torch.compiler.is_compiling():
-        options = Options(*options[:5])  # without the numbers, which Dynamo would guard
+        options = Options(*options.operands())  # without the numbers, which Dynamo would guard
     logits, target, weight = _as_rows(input, target, weight)
     if torch.is_grad_enabled() and input.requires_grad:
         loss, *stats = _PCLC.apply(logits, target, weight, options, with_stats, backend)
     else:
         loss, *stats = _forward_op(
-            logits, target, weight, *options[:5], False, False, with_stats, backend
+            logits, target, weight, *options.operands(), False, False, with_stats, backend
         )
     return loss, LossStats(*stats) if with_stats else None
 
@@ -209,7 +216,7 @@ def _only_formula_can(input: Tensor) -> bool:
     FakeTensor.
     """
     if torch.compiler.is_compiling():
-        return False
+        return torch._C._are_functorch_transforms_active()
     return type(input) not in _PLAIN_TYPES or _transforms_are_active()
 
 

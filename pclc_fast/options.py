@@ -32,6 +32,10 @@ class Options(NamedTuple):
     pc_mean: bool
     numbers: tuple[float, ...] = ()
 
+    def operands(self) -> tuple[Tensor, int, str, str, bool]:
+        """What the operators take, in their order."""
+        return self.coefficients, self.ignore_index, self.reduction, self.lc_mode, self.pc_mean
+
     def keywords(self) -> dict[str, Any]:
         """The same options as keyword arguments of ``reference_loss``."""
         return {

@@ -267,7 +267,7 @@ def test_module(backend: str) -> None:
         pc_mean=True, backend=backend,
     )  # fmt: skip
     assert criterion(logits, target).equal(expected)
-    loss, stats = PCLCLoss(return_stats=True)(logits, target)
+    _, stats = PCLCLoss(return_stats=True)(logits, target)
     assert stats.correct.equal(logits.argmax(dim=1) == target)
 
 

@@ -25,7 +25,11 @@ _LC_MODES = {name: number for number, name in enumerate(LC_MODES)}
 
 def unavailable() -> str:
     """Why this backend cannot be used on this machine; empty where it can."""
-    return f"the compiled module did not import: {_import_error}" if _C is None else ""
+    if _C is not None:
+        return ""
+    return (
+        f"the compiled module did not import ({_import_error}); a checkout needs pip install -e ."
+    )
 
 
 def unsupported(input: Tensor) -> str:
