@@ -100,5 +100,5 @@ def kernel(backend: str) -> Kernel:
 @functools.cache
 def _warn_once(reason: str) -> None:
     warnings.warn(
-        f"pclc_fast runs its slower PyTorch reference: {reason}", RuntimeWarning, stacklevel=4
+        f"pclc_fast runs its slower PyTorch reference: {reason}", RuntimeWarning, stacklevel=5
     )

@@ -108,6 +108,7 @@ def test_a_changed_floating_point_mode_is_noticed(tmp_path: Path) -> None:
     assert run(changed.replace("print(", supported), tmp_path)[:2] == [True, False]
 
 
+@needs_native
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_forked_child_finishes_with_the_same_bits(tmp_path: Path) -> None:
     """OpenMP threads do not survive fork: a parallel region in the child would hang."""

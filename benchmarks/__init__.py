@@ -1,0 +1,1 @@
+"""Benchmarks of the public functions, run by ``pytest --benchmark`` from the root."""
