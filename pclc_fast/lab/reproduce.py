@@ -142,7 +142,9 @@ def _trained_line(seed: int, title: str, stats: EpochStats) -> str:
 
 def _tested_line(seed: int, name: str, measured: list[Measurement]) -> str:
     clean, *attacked = (100 * m.accuracy for m in measured)
-    return f"seed {seed}, {name:<15} tested: {clean:.1f} %, attacked: {min(attacked):.1f} % or more"
+    return (
+        f"seed {seed}, {name:<15} tested: {clean:.1f} %, lowest under attack {min(attacked):.1f} %"
+    )
 
 
 @contextmanager
