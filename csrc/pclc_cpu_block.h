@@ -66,17 +66,15 @@ PCLC_INLINE T load_false(const typename S::Stored* row, const Block& b, int64_t 
   return from_key(key);
 }
 
-// The lowest index with the value `top` among the false classes of a block.
-template <class S, typename T>
-PCLC_INLINE int64_t first_equal(const typename S::Stored* row, const Block& b, int64_t y, T top) {
-  int32_t first = static_cast<int32_t>(kBlock);
-  const int32_t true_index = static_cast<int32_t>(std::clamp<int64_t>(y - b.begin, -1, kBlock));
+// The lowest index with the value `top`, which is among the n.
+template <typename T>
+PCLC_INLINE int64_t first_equal(const T* values, int64_t n, T top) {
+  int32_t first = static_cast<int32_t>(n);
 #pragma omp simd reduction(min : first)
-  for (int32_t i = 0; i < static_cast<int32_t>(b.count); ++i) {
-    const int32_t candidate = S::load(row[b.begin + i]) == top && i != true_index ? i : first;
-    first = candidate < first ? candidate : first;
+  for (int32_t i = 0; i < static_cast<int32_t>(n); ++i) {
+    first = std::min(first, values[i] == top ? i : static_cast<int32_t>(n));
   }
-  return b.begin + first;
+  return first;
 }
 
 }  // namespace pclc

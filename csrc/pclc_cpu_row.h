@@ -105,22 +105,24 @@ template <class S, LcMode kMode, typename T>
 PCLC_INLINE RowStats<T> reduce_row(const typename S::Stored* row, int64_t classes, int64_t y,
                                    T true_logit, T cap, const RowBuffer<T>& buffer) {
   Sums<T> sums;
-  Block top_block = block_at(0, classes);
+  int64_t runner_up = y == 0;  // where no false logit is finite
   for (int64_t begin = 0; begin < classes; begin += kBlock) {
     const Block block = block_at(begin, classes);
     const T top = load_false<S>(row, block, y, buffer.e + begin);
-    if (top > sums.top) raise_top<kMode>(top, &sums), top_block = block;
+    if (top > sums.top) {
+      raise_top<kMode>(top, &sums);
+      runner_up = begin + first_equal(buffer.e + begin, block.padded, top);
+    }
     buffer.tops[begin / kBlock] = sums.top;
     exp_block<kMode>(buffer.e + begin, block.padded, true_logit, cap, &sums);
   }
-  const bool any = sums.top > kNegativeInfinity<T>;
   return {sums.top,
           static_cast<T>(sums.exp_sum),
           static_cast<T>(sums.lc_sum),
           static_cast<T>(sums.lc_count),
           0,
           0,
-          any ? first_equal<S>(row, top_block, y, sums.top) : y == 0};
+          runner_up};
 }
 
 // From e_k relative to the logit of its block to e_k relative to the largest one.
