@@ -57,14 +57,16 @@ def forward(
     dtype, row_stats_width = ARITHMETIC[logits.dtype]
     rows, classes = logits.shape
     shape = target.shape
+    # The large one first: it then takes the memory that the last step's gradient left, whole. A
+    # small one before it would be cut from there, and this one would go to pages not yet mapped.
+    grad = torch.empty((rows, classes), dtype=logits.dtype) if with_grad else None
     outputs = [torch.empty(shape if options.reduction == "none" else (), dtype=dtype)]
     addresses = [outputs[0].data_ptr(), 0, 0, 0, 0, 0, 0]
     if save:
         row_stats = torch.empty((rows, row_stats_width), dtype=dtype)
         addresses[1] = row_stats.data_ptr()
         outputs.append(row_stats)
-    if with_grad:
-        grad = torch.empty((rows, classes), dtype=logits.dtype)
+    if grad is not None:
         addresses[2] = grad.data_ptr()
         outputs.append(grad)
     if with_stats:
