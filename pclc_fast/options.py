@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import contextlib
 import functools
 import math
@@ -100,8 +101,18 @@ def _checked_options(
     if not -(2**63) <= ignore_index < 2**63:
         raise ValueError(f"ignore_index must fit in 64 bits; got {ignore_index}")
     floats = tuple(float(value) for value in numbers)
-    coefficients = torch.tensor(floats, dtype=torch.float64, device="cpu")
-    return Options(coefficients, int(ignore_index), reduction, lc_mode, pc_mean, floats)
+    return Options(_as_tensor(floats), int(ignore_index), reduction, lc_mode, pc_mean, floats)
+
+
+def _as_tensor(numbers: tuple[float, ...]) -> Tensor:
+    """A tensor that is kept must be a real one, whatever its first caller is being traced by.
+
+    torch.tensor gives functorch's and FakeTensorMode's own tensors where those are active; memory
+    that is there already is only wrapped.
+    """
+    if torch.compiler.is_compiling():
+        return torch.tensor(numbers, dtype=torch.float64, device="cpu")
+    return torch.frombuffer(array.array("d", numbers), dtype=torch.float64)
 
 
 @functools.lru_cache(maxsize=256, typed=True)

@@ -152,6 +152,25 @@ def test_tracing_and_fake_tensors(backend: str) -> None:
     assert meta.shape == (4,)
 
 
+def test_options_first_seen_by_a_tracer_serve_everyone(backend: str) -> None:
+    """What is cached of a set of options is no fake or functorch tensor."""
+    logits, target = make_problem(4, 9)
+
+    def loss(a: Tensor, margin: float) -> Tensor:
+        return pc_lc_loss(a, target, margin=margin, backend=backend)
+
+    torch.func.hessian(loss)(logits.detach(), 0.111)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        pc_lc_loss(torch.empty(4, 9), torch.zeros(4, dtype=torch.int64), margin=0.222)
+        criterion = PCLCLoss(margin=0.333, backend=backend)
+    make_fx(lambda a: loss(a, 0.444))(logits.detach())
+    with torch.inference_mode():
+        loss(logits.detach(), 0.555)
+    for margin in (0.111, 0.222, 0.444, 0.555):
+        loss(logits, margin).backward()
+    assert criterion(logits, target).equal(loss(logits, 0.333))
+
+
 def test_zero_tensors_have_no_memory_to_read(backend: str) -> None:
     """PyTorch materialises them with stride 0 in both dimensions."""
     logits, target = make_problem(4, 9)
