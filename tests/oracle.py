@@ -15,7 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pclc_fast import LossStats, pc_lc_loss, reference_pc_lc_loss
+from pclc_fast import LossStats, backends, pc_lc_loss, reference_pc_lc_loss
+
+# Every backend that can be tested here takes the whole suite.
+KERNELS = [name for name, status in backends().items() if status.usable and name != "reference"]
 
 DEFAULTS: dict[str, Any] = {
     "margin": 0.995,

@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from oracle import Case
+from oracle import KERNELS, Case
 from torch import Tensor
 
-from conftest import KERNELS
 from pclc_fast import PCLCLoss, pc_lc_loss, reference_pc_lc_loss
 
 INF, NAN = math.inf, math.nan
