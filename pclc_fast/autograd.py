@@ -115,7 +115,7 @@ class _PCLC(torch.autograd.Function):
         with_stats: bool,
         backend: str,
     ) -> tuple[Tensor, ...]:
-        direct = _is_plain_memory(logits)
+        direct = _is_plain_memory(logits, target, weight)
         with_grad = direct and _gradient_is_safe_in_forward(logits, options)
         loss, row_stats, *rest = (_forward if direct else _forward_op)(
             logits, target, weight, *options.operands(), True, with_grad, with_stats, backend
@@ -158,18 +158,18 @@ class _PCLC(torch.autograd.Function):
         return (grad, *(None,) * 5)
 
 
-def _is_plain_memory(logits: Tensor) -> bool:
+def _is_plain_memory(logits: Tensor, target: Tensor, weight: Tensor | None) -> bool:
     """Whether a kernel can be called without the dispatcher, which takes 4 of a call's 60 us.
 
     Not in a graph that is being traced, and not for views that mean something else than the numbers
     in their memory.
     """
-    return not (
-        torch.compiler.is_compiling()
-        or torch._C._len_torch_dispatch_stack()
-        or logits.is_neg()
-        or logits._is_zerotensor()
-    )
+    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
+        return False
+    for tensor in (logits, target) if weight is None else (logits, target, weight):
+        if tensor.is_neg() or tensor._is_zerotensor():
+            return False
+    return True
 
 
 def _gradient_is_safe_in_forward(logits: Tensor, options: Options) -> bool:
@@ -216,7 +216,7 @@ def loss_and_stats(
     if torch.is_grad_enabled() and input.requires_grad:
         loss, *stats = _PCLC.apply(logits, target, weight, options, with_stats, backend)
     else:
-        loss, *stats = (_forward if _is_plain_memory(logits) else _forward_op)(
+        loss, *stats = (_forward if _is_plain_memory(logits, target, weight) else _forward_op)(
             logits, target, weight, *options.operands(), False, False, with_stats, backend
         )
     return loss, LossStats(*stats) if with_stats else None

@@ -182,6 +182,23 @@ def test_zero_tensors_have_no_memory_to_read(backend: str) -> None:
     assert (grad == 0).all()
 
 
+@pytest.mark.parametrize("grad", [True, False])
+def test_views_that_are_not_their_memory(backend: str, grad: bool) -> None:
+    """Negative and zero views of targets and weights are no more read as memory than logits."""
+    logits = make_problem(4, 9)[0].detach().requires_grad_(grad)
+    target, weight = torch.arange(4), torch.rand(9)
+    zeros = torch._efficientzerotensor((4,), dtype=torch.int64)
+    negative = torch._neg_view(-weight)
+
+    def loss(y: Tensor, w: Tensor | None = None) -> Tensor:
+        return pc_lc_loss(logits, y, w, reduction="sum", backend=backend)
+
+    assert loss(target, negative).equal(loss(target, weight))
+    assert loss(torch._neg_view(-target)).equal(loss(target))
+    assert loss(zeros).equal(loss(torch.zeros(4, dtype=torch.int64)))
+    assert loss(target, torch._efficientzerotensor((9,))) == 0
+
+
 def test_the_operator_takes_any_strides(backend: str) -> None:
     logits, target = make_problem(6, 9)
     logits, target = logits.detach(), torch.stack([target, target], dim=1)[:, 0]

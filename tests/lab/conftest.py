@@ -42,6 +42,5 @@ def undefended(data: DigitsData) -> nn.Module:
         lr=3e-3,
         generator=torch.Generator().manual_seed(0),
     )
-    for _ in epochs:
-        pass
+    list(epochs)  # it trains as far as it is read
     return model
