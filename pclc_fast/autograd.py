@@ -31,7 +31,8 @@ _library.define(
     f"forward({_INPUT}, bool save, bool with_grad, bool with_stats, str backend) -> Tensor[]"
 )
 _library.define(
-    f"backward(Tensor(a!) grad, Tensor grad_output, Tensor row_stats, {_INPUT}, str backend) -> ()"
+    f"backward(Tensor(a!) grad, Tensor grad_output, Tensor row_stats, {_INPUT}, "
+    "bool has_unit_grad, str backend) -> ()"
 )
 
 
@@ -71,9 +72,14 @@ def _backward(
     weight: Tensor | None,
     *rest: Any,
 ) -> None:
-    *options, backend = rest
+    *options, has_unit_grad, backend = rest
     kernel(backend).backward(
-        grad, grad_output, row_stats, *_in_memory(logits, target, weight), Options(*options)
+        grad,
+        grad_output,
+        row_stats,
+        *_in_memory(logits, target, weight),
+        Options(*options),
+        has_unit_grad=has_unit_grad,
     )
 
 
@@ -138,11 +144,13 @@ class _PCLC(torch.autograd.Function):
                 return (_differentiable_gradient(ctx, grad_output), *(None,) * 5)
             # The buffer is given away once: from then on it is the caller's to write into.
             grad, ctx.grad = ctx.grad, None
-            if grad is not None and grad_output.item() == 1:
+            # On a GPU the kernel looks at grad_output: to look here would wait for the device.
+            if grad is not None and grad.is_cpu and grad_output.item() == 1:
                 return (grad, *(None,) * 5)
         else:
             grad = None
         logits, target, weight, row_stats = ctx.saved_tensors
+        has_unit_grad = grad is not None
         if grad is None:
             grad = torch.empty_like(logits, memory_format=torch.contiguous_format)
         _backward_op(
@@ -153,6 +161,7 @@ class _PCLC(torch.autograd.Function):
             target,
             weight,
             *ctx.options.operands(),
+            has_unit_grad,
             ctx.backend,
         )
         return (grad, *(None,) * 5)

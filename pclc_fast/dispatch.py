@@ -39,6 +39,8 @@ class Kernel(Protocol):
         target: Tensor,
         weight: Tensor | None,
         options: Options,
+        *,
+        has_unit_grad: bool,
     ) -> None: ...
 
 

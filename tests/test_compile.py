@@ -225,5 +225,5 @@ def test_opcheck(backend: str, dtype: torch.dtype, weighted: bool) -> None:
     grad, grad_output = torch.empty_like(logits), torch.full_like(loss, 2.0)
     torch.library.opcheck(
         OPS.backward.default,
-        (grad, grad_output, row_stats, logits, target, weight, *OPTIONS, backend),
+        (grad, grad_output, row_stats, logits, target, weight, *OPTIONS, False, backend),
     )

@@ -89,8 +89,14 @@ def backward(
     target: Tensor,
     weight: Tensor | None,
     options: Options,
+    *,
+    has_unit_grad: bool,  # noqa: ARG001: the host has looked already, and this is not for one
 ) -> None:
-    """Write the gradient for ``grad_output`` from what ``forward`` saved."""
+    """Write the gradient for ``grad_output`` from what ``forward`` saved.
+
+    ``has_unit_grad``: ``grad`` holds the gradient for a grad_output of 1, so that nothing need be
+    written where it is 1.
+    """
     upstream = grad_output.to(row_stats.dtype)
     stride = 0
     if options.reduction == "none":
