@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
-from .backends import native
+from .backends import native, triton
 from .options import Options
 
 REFERENCE = "reference"
@@ -44,7 +44,8 @@ class Kernel(Protocol):
     ) -> None: ...
 
 
-_KERNELS: dict[str, Kernel] = {"native": native}
+_KERNELS: dict[str, Kernel] = {"native": native, "triton": triton}
+_FASTEST = {"cpu": "native", "cuda": "triton"}  # by the type of the device
 
 
 class BackendStatus(NamedTuple):
@@ -87,10 +88,12 @@ def choose(input: Tensor, backend: str | None) -> str:
     if backend is not None:
         can_run(backend, input, raise_error=True)
         return backend
-    if can_run("native", input):
-        return "native"
-    if input.device.type == "cpu":
-        _warn_once(native.unavailable())
+    fastest = _FASTEST.get(input.device.type)
+    if fastest is None:
+        return REFERENCE
+    if can_run(fastest, input):
+        return fastest
+    _warn_once(_KERNELS[fastest].unavailable() or _KERNELS[fastest].unsupported(input))
     return REFERENCE
 
 

@@ -7,6 +7,12 @@ import torch
 from oracle import KERNELS
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    # The interpreter computes with NumPy, which warns of infinities and NaN that are meant.
+    for warning in ("RuntimeWarning", "DeprecationWarning"):
+        config.addinivalue_line("filterwarnings", f"ignore::{warning}:triton.runtime.interpreter")
+
+
 @pytest.fixture(params=KERNELS)
 def backend(request: pytest.FixtureRequest) -> str:
     """The backend under test."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from oracle import KERNELS, Case
+from oracle import INTERPRETED, KERNELS, Case
 from torch import Tensor
 
 from pclc_fast import pc_lc_loss
@@ -27,6 +27,11 @@ def loss_and_grad(logits: Any, target: Any, backend: str, **options: Any) -> tup
     loss = pc_lc_loss(leaf, torch.as_tensor(target), backend=backend, **options)
     (grad,) = torch.autograd.grad(loss.sum(), leaf)
     return loss.detach(), grad
+
+
+def truncated_to_bfloat16(values: Tensor) -> Tensor:
+    """What Triton's interpreter makes of float32: it drops bits where a GPU rounds."""
+    return (values.view(torch.int32) & -65536).view(torch.float32)
 
 
 def widen(row: list[float], fill: float) -> list[float]:
@@ -238,6 +243,8 @@ def test_half_precision_computes_in_float32(backend: str, dtype: torch.dtype) ->
     wide, wide_grad = loss_and_grad(logits.float(), [0, 1, 2, 3], backend)
     assert loss.dtype == torch.float32
     assert loss == wide
+    if INTERPRETED and backend == "triton" and dtype == torch.bfloat16:
+        wide_grad = truncated_to_bfloat16(wide_grad)
     assert grad.equal(wide_grad.to(dtype))  # rounded once
 
 
@@ -319,11 +326,12 @@ def test_logits_are_never_written(backend: str) -> None:
 
 def test_float16_keeps_small_gradients_under_a_loss_scale(backend: str) -> None:
     """Rounding to float16 before the loss scale would flush most of the entries to zero."""
-    logits = (torch.randn(4096, 200, generator=torch.Generator().manual_seed(0)) * 3).half()
+    batch, rows = 4096, 8 if INTERPRETED else 4096  # 8 rows of a batch, then
+    logits = (torch.randn(rows, 200, generator=torch.Generator().manual_seed(0)) * 3).half()
     options = {"ce_weight": 1.0, "pc_weight": 0.0, "lc_weight": 0.0}
-    case = Case(logits, torch.arange(4096) % 200, None, "mean", options, backend)
-    case.check(grad_output=65536.0)
-    _, scaled, _ = case.ours(65536.0)
-    _, plain, _ = case.ours(1.0)
+    case = Case(logits, torch.arange(rows) % 200, None, "mean", options, backend)
+    case.check(grad_output=65536.0 * rows / batch)
+    _, scaled, _ = case.ours(65536.0 * rows / batch)
+    _, plain, _ = case.ours(rows / batch)
     assert (scaled == 0).float().mean() < 0.01
     assert (plain == 0).float().mean() > 0.5

@@ -11,10 +11,10 @@ import math
 
 import pytest
 import torch
-from oracle import UNITS, Case, near_kink
+from oracle import INTERPRETED, UNITS, Case, near_kink
 
 MARGIN = 0.6
-ROWS = 2048
+ROWS = 128 if INTERPRETED else 2048
 
 
 def rows_at_distance(distance: torch.Tensor, classes: int) -> torch.Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from oracle import INTERPRETED
 
 from pclc_fast import pc_lc_loss
 
@@ -22,6 +23,7 @@ def available_memory() -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(INTERPRETED, reason="would take days in Triton's interpreter")
 @pytest.mark.skipif(available_memory() < NEEDED, reason=f"needs {NEEDED >> 30} GiB of memory")
 def test_more_than_two_to_the_31_elements(backend: str) -> None:
     """The first and the last rows are what they are on their own."""

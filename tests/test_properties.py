@@ -9,9 +9,9 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from oracle import Case
+from oracle import INTERPRETED, Case
 
-CASES = 2500
+CASES, ROWS = (400, 7) if INTERPRETED else (2500, 19)
 WIDTHS = [1, 2, 3, 5, 10, 16, 17, 31, 32, 33, 48, 100, 257, 2048, 2050]
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 SPECIAL = [0.0, -math.inf, math.inf, math.nan, 1.0, -50.0, 88.0, 1e4]
@@ -22,7 +22,7 @@ coefficients = st.sampled_from([0.0, 0.05, 1.0, 3.0])
 @st.composite
 def cases(draw: st.DrawFn, backend: str) -> tuple[Case, float]:
     """A call of the loss and a grad_output for it."""
-    rows, classes = draw(st.integers(0, 19)), draw(st.sampled_from(WIDTHS))
+    rows, classes = draw(st.integers(0, ROWS)), draw(st.sampled_from(WIDTHS))
     dtype = draw(st.sampled_from(DTYPES))
     rng = torch.Generator().manual_seed(draw(st.integers(0, 2**32)))
     scale = draw(st.sampled_from([0.0, 0.01, 1.0, 3.0, 20.0, 300.0]))
@@ -62,7 +62,7 @@ def cases(draw: st.DrawFn, backend: str) -> tuple[Case, float]:
 
 
 def test_drawn_cases_agree_with_oracle(backend: str) -> None:
-    """At least 2,000 cases a run, counted."""
+    """At least 2,000 cases a run, or 300 in Triton's interpreter, counted."""
     seen = 0
 
     @settings(
@@ -79,7 +79,7 @@ def test_drawn_cases_agree_with_oracle(backend: str) -> None:
         seen += 1
 
     check()
-    assert seen >= 2000
+    assert seen >= (300 if INTERPRETED else 2000)
 
 
 def test_a_wrong_gradient_is_found(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -90,12 +90,12 @@ def backward(
     weight: Tensor | None,
     options: Options,
     *,
-    has_unit_grad: bool,  # noqa: ARG001: the host has looked already, and this is not for one
+    has_unit_grad: bool,  # noqa: ARG001
 ) -> None:
     """Write the gradient for ``grad_output`` from what ``forward`` saved.
 
     ``has_unit_grad``: ``grad`` holds the gradient for a grad_output of 1, so that nothing need be
-    written where it is 1.
+    written where it is 1. On a CPU the host has looked already.
     """
     upstream = grad_output.to(row_stats.dtype)
     stride = 0

@@ -2,16 +2,45 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import tyro
 
 from .config import DigitsExperiment
-from .reproduce import reproduce_digits
+from .doctor_config import DoctorConfig
+from .errors import RunError
+from .train_config import TrainConfig
 
-# The words of a command: its configuration, and what runs it.
-_COMMANDS = {"reproduce digits": (DigitsExperiment, reproduce_digits)}
+
+class Configuration(Protocol):
+    """A frozen dataclass with the options of a command."""
+
+    def check(self) -> None:
+        """Raise ValueError for the first value that makes no sense."""
+
+
+class Command(NamedTuple):
+    """What a command takes, and the function of this package that runs it."""
+
+    configuration: type[Configuration]
+    module: str  # imported when it is called: --help should not wait for what training needs
+    function: str
+
+    def load(self) -> Callable[[Any, Sequence[str]], None]:
+        """Import the function; it takes a checked configuration and the words of the command."""
+        module = importlib.import_module(f".{self.module}", __package__)
+        function: Callable[[Any, Sequence[str]], None] = getattr(module, self.function)
+        return function
+
+
+_COMMANDS = {
+    "train": Command(TrainConfig, "train", "train"),
+    "reproduce digits": Command(DigitsExperiment, "reproduce", "reproduce_digits"),
+    "doctor": Command(DoctorConfig, "doctor", "doctor"),
+}
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -20,14 +49,18 @@ def run(arguments: Sequence[str]) -> int:
     name = next((n for n in _COMMANDS if given[: len(n.split())] == n.split()), None)
     if name is None:
         return _no_command(given)
-    configuration, function = _COMMANDS[name]
-    config = tyro.cli(configuration, prog=f"pclc {name}", args=given[len(name.split()) :])
+    command = _COMMANDS[name]
+    config = tyro.cli(
+        command.configuration, prog=f"pclc {name}", args=given[len(name.split()) :]
+    )
     try:
         config.check()
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         return _fail(error, code=2)
     try:
-        function(config, arguments)
+        command.load()(config, arguments)
+    except RunError as error:
+        return _fail(error, code=error.code)
     except FloatingPointError as error:
         return _fail(error, code=1)
     except KeyboardInterrupt:
@@ -40,8 +73,9 @@ def _no_command(arguments: Sequence[str]) -> int:
         names = ", ".join(_COMMANDS)
         return _fail(f"the command must be one of: {names}; got: {' '.join(arguments)}", code=2)
     print("usage: pclc COMMAND [OPTIONS]\n\nTrain with the PC-LC loss and attack what came out.\n")
-    for name, (configuration, _) in _COMMANDS.items():
-        print(f"  {name}  {(configuration.__doc__ or '').splitlines()[0]}")
+    width = max(map(len, _COMMANDS))
+    for name, command in _COMMANDS.items():
+        print(f"  {name:<{width}}  {(command.configuration.__doc__ or '').splitlines()[0]}")
     print("\npclc COMMAND --help lists the options of a command.")
     return 0
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .record import prepare_folder
+from .files import prepare_folder
 
 
 @dataclass(frozen=True)

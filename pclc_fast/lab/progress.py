@@ -41,4 +41,4 @@ class Progress:
 
     def finished(self, line: str) -> None:
         """Print a line about a part that is finished."""
-        self._console.print(line, markup=False, highlight=False)
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -1,65 +1,17 @@
-"""Results as files: written whole or not at all, with what is needed to repeat them."""
+"""The results of an experiment as files, with what is needed to repeat them."""
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import dataclasses
 import io
 import json
 import math
-import os
-import platform
-import shlex
-import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
-import pclc_fast
-
+from .files import write_atomically
 from .summary import MODELS, Condition, Measurement, Results, wilson_interval
-
-
-def prepare_folder(folder: Path) -> None:
-    """Make ``folder``; raise ValueError unless files can be written there."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise ValueError(
-            f"--out must be a folder that can be written to; got {folder} ({error.strerror})"
-        ) from error
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write ``text`` so that ``path`` never holds a part of it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(temporary, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def environment(arguments: Sequence[str]) -> dict[str, Any]:
-    """What the numbers may depend on besides the configuration; ``arguments`` are those of pclc."""
-    return {
-        "command": shlex.join(["pclc", *arguments]),
-        "pclc_fast": pclc_fast.__version__,
-        "backends": {name: s._asdict() for name, s in pclc_fast.backends().items()},
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "cpu": _cpu_name(),
-        "cores": os.cpu_count(),
-    }
 
 
 def save(
@@ -72,7 +24,7 @@ def save(
 ) -> list[Path]:
     """Write results.json and results.csv; return their paths.
 
-    ``config`` is the dataclass that was run, ``where`` its :func:`environment`.
+    ``config`` is the dataclass that was run, ``where`` the environment it ran in.
     """
     rows = [_row(measurement) for measurement in results.measurements]
     document = {
@@ -130,11 +82,3 @@ def _comparison(results: Results, condition: Condition) -> dict[str, Any]:
 def _finite(value: float) -> float | None:
     """JSON has no NaN."""
     return value if math.isfinite(value) else None
-
-
-def _cpu_name() -> str:
-    with contextlib.suppress(OSError):  # only Linux has it
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

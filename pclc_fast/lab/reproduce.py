@@ -16,9 +16,10 @@ from pclc_fast import PCLCLoss, pc_lc_loss
 from .attacks import fgsm, pgd
 from .config import DigitsExperiment
 from .digits import DigitsData, digits_data
+from .environment import environment
 from .models import small_cnn
 from .progress import Progress
-from .record import environment, save
+from .record import save
 from .summary import BASELINE, CLEAN, OURS, Condition, Measurement, Results
 from .table import accuracy_table, gap_table
 from .training import EpochStats, train
