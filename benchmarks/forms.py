@@ -22,7 +22,7 @@ LC_WEIGHT = 0.05
 
 def mask_form(logits: Tensor, target: Tensor) -> Tensor:
     """The true class is masked out by comparing an arange with the targets."""
-    is_true = torch.arange(logits.shape[1]) == target[:, None]
+    is_true = torch.arange(logits.shape[1], device=logits.device) == target[:, None]
     runner_up = logits.detach().masked_fill(is_true, -math.inf).argmax(1)
     hinge = _hinge(logits, target).masked_fill(is_true, 0.0)
     gap = _gap(logits, target, runner_up)

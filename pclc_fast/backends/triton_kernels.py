@@ -1,0 +1,336 @@
+"""The Triton kernels: rows of logits in, loss and gradient out.
+
+A program takes a tile [R, B] of R rows. Where a row has at most B classes the tile stays in
+registers: one read and, with the gradient, one write. A longer row is one program's, block by
+block: an online pass, a count pass only where the hinges of Eq. 6 are mixed, and a write pass.
+Forward and backward write the gradient by one function of the same numbers, and no multiplication
+is fused into an addition (LAUNCH): the gradients are the same to the last bit.
+
+The coefficients come as float64 and so are exact for float64 logits; they and the number of rows
+are no part of what a kernel is compiled for.
+"""
+
+# Compile-time parameters are capitals, and a tensor cannot stand beside one in an `and`.
+# ruff: noqa: N803, SIM102
+# mypy: allow-untyped-decorators, disable-error-code="no-untyped-def,import-untyped"
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import triton
+import triton.language as tl
+
+from .triton_row import RowStats, Terms, row_grad, row_loss, row_probs, shift_of
+from .triton_tile import (
+    count_row,
+    count_tile,
+    element_grad,
+    load_false,
+    load_stats,
+    over_rows,
+    reduce_row,
+    reduce_tile,
+    rows_of,
+    save_stats,
+)
+from .triton_tiling import SUMMING, TILES, backward_tiling, tiling
+
+TARGETS = tl.constexpr(1024)  # looked at together where weights are summed
+PARTS = tl.constexpr(256)  # programs, and so partial sums, of prepare_kernel
+LOSSES = tl.constexpr(4096)  # partial losses that finish_kernel looks at together
+KEPT = tl.constexpr(1024)  # the largest tile that keeps logits and exponentials in registers
+
+
+@triton.jit
+def make_terms(
+    one_minus_margin, pc_weight, lc_weight, lc_cap, ce_weight, classes,
+    T: tl.constexpr, R: tl.constexpr,
+):  # fmt: skip
+    shape: tl.constexpr = (1, 1) if R > 1 else ()
+    return Terms(
+        tl.full(shape, one_minus_margin, T),
+        tl.full(shape, pc_weight, T),
+        tl.full(shape, lc_weight, T),
+        tl.full(shape, lc_cap, T),
+        tl.full(shape, ce_weight, T),
+        tl.full(shape, classes - 1, T),
+    )
+
+
+@triton.jit
+def class_weight(weight_ptr, y, kept, in_range, T: tl.constexpr):
+    """0 where the row is ignored, 1 where y is no class."""
+    weight = tl.where(kept, 1.0, 0.0).to(T)
+    if weight_ptr is not None:
+        read = kept & in_range
+        weight = tl.where(read, tl.load(weight_ptr + y, mask=read, other=0.0), weight)
+    return weight
+
+
+@triton.jit
+def sum_weights(target_ptr, weight_ptr, begin, end, classes, ignore_index, T: tl.constexpr):
+    """The weights of targets begin to end, always added in one order."""
+    total = tl.zeros([TARGETS], T)
+    for start in range(begin, end, TARGETS):
+        i = start + tl.arange(0, TARGETS)
+        y = tl.load(target_ptr + i, mask=i < end, other=ignore_index)
+        in_range = (y >= 0) & (y < classes)
+        total += class_weight(weight_ptr, y, y != ignore_index, in_range, T)
+    return tl.sum(total, axis=0)
+
+
+@triton.jit
+def denominator(target_ptr, weight_ptr, parts_ptr, rows, classes, ignore_index, T: tl.constexpr):
+    """The summed weights of all rows, from prepare_kernel's parts where it has run."""
+    if parts_ptr is not None:
+        total = tl.sum(tl.load(parts_ptr + tl.arange(0, PARTS)), axis=0)
+    else:
+        total = sum_weights(target_ptr, weight_ptr, 0, rows, classes, ignore_index, T)
+    return total
+
+
+@triton.jit(do_not_specialize=["rows", "ignore_index"])
+def prepare_kernel(
+    target_ptr, weight_ptr, grad_output_ptr, parts_ptr,
+    rows: tl.int64, classes: tl.int32, ignore_index: tl.int64,
+    T: tl.constexpr,
+):  # fmt: skip
+    """Sum the weights of one of PARTS shares of the rows; not where grad_output is there and 1."""
+    if grad_output_ptr is not None:
+        if tl.load(grad_output_ptr) == 1.0:
+            return
+    part = tl.program_id(0).to(tl.int64)
+    share = tl.cdiv(rows, PARTS)
+    end = tl.minimum((part + 1) * share, rows)
+    total = sum_weights(target_ptr, weight_ptr, part * share, end, classes, ignore_index, T)
+    tl.store(parts_ptr + part, total)
+
+
+@triton.jit(do_not_specialize=["programs", "rows", "ignore_index"])
+def finish_kernel(
+    program_loss_ptr, target_ptr, weight_ptr, parts_ptr, loss_ptr,
+    programs: tl.int64, rows: tl.int64, classes: tl.int32, ignore_index: tl.int64,
+    T: tl.constexpr, REDUCTION: tl.constexpr,
+):  # fmt: skip
+    """Reduce what the programs of forward_kernel have left, always in one order."""
+    losses = tl.zeros([LOSSES], tl.float64)
+    for start in range(0, programs, LOSSES):
+        i = start + tl.arange(0, LOSSES)
+        losses += tl.load(program_loss_ptr + i, mask=i < programs, other=0.0).to(tl.float64)
+    loss = tl.sum(losses, axis=0)
+    if REDUCTION == "mean":
+        total = denominator(target_ptr, weight_ptr, parts_ptr, rows, classes, ignore_index, T)
+        loss = loss / total.to(tl.float64)
+    tl.store(loss_ptr, loss.to(T))
+
+
+@triton.jit(do_not_specialize=["rows", "ignore_index"])
+def forward_kernel(
+    logits_ptr, target_ptr, weight_ptr, parts_ptr,
+    loss_ptr, stats_ptr, grad_ptr, prob_gap_ptr, logit_gap_ptr, runner_up_ptr, correct_ptr,
+    rows: tl.int64, classes: tl.int32, row_stride: tl.int64, ignore_index: tl.int64,
+    one_minus_margin: tl.float64, pc_weight: tl.float64, lc_weight: tl.float64,
+    lc_cap: tl.float64, ce_weight: tl.float64,
+    T: tl.constexpr, REDUCTION: tl.constexpr, LC_MODE: tl.constexpr,
+    R: tl.constexpr, B: tl.constexpr, IN_REGISTERS: tl.constexpr,
+):  # fmt: skip
+    """The loss of R rows, and what else has a place to go to.
+
+    loss: of every row where REDUCTION is "none", else the sum over this program's rows.
+    """
+    inverse = tl.full((), 1.0, T)
+    if REDUCTION == "mean" and grad_ptr is not None:  # before the registers are full of logits
+        total = denominator(target_ptr, weight_ptr, parts_ptr, rows, classes, ignore_index, T)
+        inverse = tl.where(total == 0, 0.0, 1.0 / total)
+    terms = make_terms(one_minus_margin, pc_weight, lc_weight, lc_cap, ce_weight, classes, T, R)
+    row = rows_of(tl.program_id(0).to(tl.int64), R)
+    exists = row < rows
+    y = tl.load(target_ptr + row, mask=exists, other=ignore_index)
+    kept = y != ignore_index
+    in_range = (y >= 0) & (y < classes)
+    read = kept & in_range
+    label = tl.where(read, y, -1).to(tl.int32)
+    row_ptr = logits_ptr + row * row_stride
+    true_logit = tl.load(row_ptr + label, mask=read, other=0.0).to(T)
+    weight = class_weight(weight_ptr, y, kept, in_range, T)
+    limit = tl.where(read, classes, 0)  # nothing of an ignored row is read
+
+    if IN_REGISTERS:
+        k, a = load_false(row_ptr, 0, limit, label, T, R, B)
+        e, s = reduce_tile(k, a, label, true_logit, terms.lc_cap, LC_MODE)
+    else:
+        s = reduce_row(row_ptr, limit, label, true_logit, terms.lc_cap, T, LC_MODE, R, B)
+    p = row_probs(true_logit, s.top, s.exp_sum, in_range | (y == ignore_index), terms)
+    active, active_sum = s.active, s.active_sum
+    if over_rows(tl.where(p.mixed & kept, 1, 0), R) > 0:
+        if IN_REGISTERS:
+            active, active_sum = count_tile(e, p)
+        else:
+            active, active_sum = count_row(row_ptr, limit, label, s.top, p, T, R, B)
+    s = RowStats(s.top, s.exp_sum, s.lc_sum, s.lc_count, active, active_sum, s.runner_up)
+
+    loss = tl.where(kept, row_loss(p, s, terms, LC_MODE) * weight, 0.0)
+    if REDUCTION == "none":
+        tl.store(loss_ptr + row, loss, mask=exists)
+    else:
+        tl.store(loss_ptr + tl.program_id(0), over_rows(loss, R))
+    if stats_ptr is not None:
+        save_stats(row, exists, s, stats_ptr, T)
+    if correct_ptr is not None:
+        valid = kept & p.defined & (classes > 1)
+        nan = float("nan")
+        tl.store(prob_gap_ptr + row, tl.where(valid, p.true_prob - p.top_prob, nan), mask=exists)
+        tl.store(logit_gap_ptr + row, tl.where(valid, p.logit_gap, nan), mask=exists)
+        tl.store(runner_up_ptr + row, tl.where(valid, s.runner_up, -1).to(tl.int64), mask=exists)
+        tie_won = (p.logit_gap == 0) & (label < s.runner_up)
+        tl.store(correct_ptr + row, valid & ((p.logit_gap > 0) | tie_won), mask=exists)
+
+    if grad_ptr is not None:
+        scale = tl.where(kept, inverse * weight, 0.0)
+        g = row_grad(true_logit, p, s, terms, scale, LC_MODE)
+        grad_row_ptr = grad_ptr + row * classes
+        if IN_REGISTERS and (LC_MODE == "hard" or B <= KEPT):
+            grad = element_grad(k, a, e, label, true_logit, s, p, g, terms.lc_cap, LC_MODE)
+            tl.store(grad_row_ptr + k, grad, mask=k < tl.where(exists, classes, 0))
+        else:
+            for begin in range(0, classes, B):
+                k, a = load_false(row_ptr, begin, limit, label, T, R, B)
+                e = tl.exp(a - shift_of(s.top))
+                grad = element_grad(k, a, e, label, true_logit, s, p, g, terms.lc_cap, LC_MODE)
+                tl.store(grad_row_ptr + k, grad, mask=k < tl.where(exists, classes, 0))
+
+
+@triton.jit(do_not_specialize=["rows", "ignore_index", "grad_output_stride"])
+def backward_kernel(
+    logits_ptr, target_ptr, weight_ptr, parts_ptr, stats_ptr, grad_output_ptr, grad_ptr,
+    rows: tl.int64, classes: tl.int32, row_stride: tl.int64, ignore_index: tl.int64,
+    grad_output_stride: tl.int64,
+    one_minus_margin: tl.float64, pc_weight: tl.float64, lc_weight: tl.float64,
+    lc_cap: tl.float64, ce_weight: tl.float64,
+    T: tl.constexpr, REDUCTION: tl.constexpr, LC_MODE: tl.constexpr,
+    HAS_UNIT_GRAD: tl.constexpr, R: tl.constexpr, B: tl.constexpr,
+):  # fmt: skip
+    """Write the gradient from what forward saved of each row.
+
+    The programs share the rows in turns: few of them start where grad_output is 1 and the gradient
+    is there already.
+    """
+    inverse = tl.full((), 1.0, T)
+    if REDUCTION != "none":
+        inverse = tl.load(grad_output_ptr)
+        if HAS_UNIT_GRAD:
+            if inverse == 1.0:
+                return
+    if REDUCTION == "mean":
+        total = denominator(target_ptr, weight_ptr, parts_ptr, rows, classes, ignore_index, T)
+        inverse *= tl.where(total == 0, 0.0, 1.0 / total)
+    terms = make_terms(one_minus_margin, pc_weight, lc_weight, lc_cap, ce_weight, classes, T, R)
+    for group in range(tl.program_id(0).to(tl.int64), tl.cdiv(rows, R), tl.num_programs(0)):
+        row = rows_of(group, R)
+        exists = row < rows
+        y = tl.load(target_ptr + row, mask=exists, other=ignore_index)
+        kept = y != ignore_index
+        in_range = (y >= 0) & (y < classes)
+        read = kept & in_range
+        label = tl.where(read, y, -1).to(tl.int32)
+        row_ptr = logits_ptr + row * row_stride
+        true_logit = tl.load(row_ptr + label, mask=read, other=0.0).to(T)
+        limit = tl.where(read, classes, 0)
+        s = load_stats(row, exists, stats_ptr, T)
+        p = row_probs(true_logit, s.top, s.exp_sum, in_range | (y == ignore_index), terms)
+        scale = inverse * class_weight(weight_ptr, y, kept, in_range, T)
+        if REDUCTION == "none":
+            scale *= tl.load(grad_output_ptr + row * grad_output_stride, mask=exists, other=0.0)
+        scale = tl.where(kept, scale, 0.0)
+        g = row_grad(true_logit, p, s, terms, scale, LC_MODE)
+        grad_row_ptr = grad_ptr + row * classes
+        for begin in range(0, classes, B):
+            k, a = load_false(row_ptr, begin, limit, label, T, R, B)
+            e = tl.exp(a - shift_of(s.top))
+            grad = element_grad(k, a, e, label, true_logit, s, p, g, terms.lc_cap, LC_MODE)
+            tl.store(grad_row_ptr + k, grad, mask=k < tl.where(exists, classes, 0))
+
+
+# What a forward launch is asked for, and which pointers are then absent.
+_STATISTICS = ("prob_gap_ptr", "logit_gap_ptr", "runner_up_ptr", "correct_ptr")
+_FORWARD_OUTPUTS = {
+    "all": (),
+    "train": ("weight_ptr", "parts_ptr", *_STATISTICS),
+    "eval": ("weight_ptr", "parts_ptr", "stats_ptr", "grad_ptr", *_STATISTICS),
+}
+_STRIDES = ("classes", "row_stride")  # the launcher looks whether 16 divides them
+_INTEGERS = {"target_ptr": "i64", "runner_up_ptr": "i64", "correct_ptr": "i1"}
+
+
+class Variant(NamedTuple):
+    """A kernel as a launch compiles it: the arguments of triton.compile and ASTSource."""
+
+    name: str
+    kernel: Any
+    signature: dict[str, str]  # the type of every argument, by name
+    constexprs: dict[str, Any]
+    num_warps: int
+    options: dict[str, Any]  # num_warps among them
+    attrs: dict[tuple[int], list[list[Any]]]  # which arguments are divisible by 16
+
+
+def variants() -> Iterator[Variant]:
+    """Yield every kernel in every tiling, with all that can be asked for and with little.
+
+    Of the tiles of several rows, which differ in that number alone, the tallest and the flattest.
+    A name ends in the number of classes, "odd" where 16 does not divide it.
+    """
+    for dtype, mode in itertools.product(("fp32", "bf16", "fp16", "fp64"), ("hard", "soft", "all")):
+        arithmetic = tl.float64 if dtype == "fp64" else tl.float32
+        tiles = TILES[arithmetic]
+        seen = set()
+        for classes in (1, *(elements for elements, _, _ in tiles), tiles[-1][0] + 1):
+            cut = tiling(classes, arithmetic, mode)
+            known = {"T": arithmetic, "LC_MODE": mode, "R": cut.rows, "B": cut.block}
+            known |= {"REDUCTION": "mean", "IN_REGISTERS": cut.in_registers}
+            for asked, absent in _FORWARD_OUTPUTS.items():
+                for odd in ("", "odd") if asked == "train" else ("",):
+                    name = f"forward-{asked}-{dtype}-{mode}-{classes}{odd}"
+                    options = cut.options()
+                    yield _variant(name, forward_kernel, dtype, known, absent, options, not odd)
+            cut = backward_tiling(classes, arithmetic, mode)
+            if cut in seen:
+                continue
+            seen.add(cut)
+            for reduction, absent in (("mean", ()), ("none", ("weight_ptr", "parts_ptr"))):
+                known |= {"R": cut.rows, "B": cut.block, "REDUCTION": reduction}
+                known |= {"HAS_UNIT_GRAD": reduction == "mean"}
+                name = f"backward-{reduction}-{dtype}-{mode}-{classes}"
+                yield _variant(name, backward_kernel, dtype, known, absent, cut.options())
+    for dtype, arithmetic in (("fp32", tl.float32), ("fp64", tl.float64)):
+        known = {"T": arithmetic, "REDUCTION": "mean"}
+        yield _variant(f"prepare-{dtype}", prepare_kernel, dtype, known, (), SUMMING)
+        yield _variant(f"finish-{dtype}", finish_kernel, dtype, known, ("parts_ptr",), SUMMING)
+
+
+def _variant(
+    name: str,
+    kernel: Any,
+    dtype: str,
+    known: dict[str, Any],
+    absent: tuple[str, ...],
+    options: dict[str, Any],
+    aligned: bool = True,
+) -> Variant:
+    types = {"logits_ptr": dtype, "grad_ptr": dtype, **_INTEGERS}
+    given = {**known, **dict.fromkeys(absent)}
+    signature, constexprs, attrs = {}, {}, {}
+    for i, parameter in enumerate(kernel.params):
+        if parameter.is_constexpr or parameter.name in absent:
+            signature[parameter.name] = "constexpr"
+            constexprs[parameter.name] = given[parameter.name]
+            continue
+        number = "fp64" if dtype == "fp64" else "fp32"
+        pointer = "*" + types.get(parameter.name, number)
+        signature[parameter.name] = parameter.annotation_type or pointer
+        if parameter.name.endswith("_ptr") or (aligned and parameter.name in _STRIDES):
+            attrs[(i,)] = [["tt.divisibility", 16]]
+    return Variant(name, kernel, signature, constexprs, options["num_warps"], options, attrs)

@@ -1,0 +1,68 @@
+"""How the Triton kernels cut their rows: a table by the length of a row, and no autotuning."""
+
+# mypy: disable-error-code="import-untyped"
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+
+
+class Tiling(NamedTuple):
+    """How a kernel cuts its rows, and into how many warps and registers a program."""
+
+    rows: int  # R
+    block: int  # B
+    in_registers: bool  # one block is a row
+    num_warps: int
+    max_registers: int  # of a thread
+
+    def options(self) -> dict[str, Any]:
+        """What a launch is given besides its arguments."""
+        return {**LAUNCH, "num_warps": self.num_warps, "maxnreg": self.max_registers}
+
+
+ARITHMETIC = {torch.float32: tl.float32, torch.float64: tl.float64}
+LAUNCH = {"enable_fp_fusion": False, "num_stages": 1}  # Triton warns where the first is not said
+SUMMING = {**LAUNCH, "num_warps": 8}  # prepare_kernel and finish_kernel
+SMALLEST_BLOCK = 16
+
+# Elements of a tile, its warps and the registers of a thread, for rows of up to so many elements.
+# The registers are what 32 warps on an SM leave (a row of 16K has them all to itself), twice that
+# for float64, and enough that nothing is spilled to the stack.
+TILES = {
+    tl.float32: ((256, 4, 64), (1024, 4, 64), (4096, 8, 64), (8192, 16, 64), (16384, 32, 64)),
+    tl.float64: ((256, 4, 168), (1024, 4, 168), (4096, 16, 128)),
+}
+# The block of longer rows. For each of its elements a thread keeps three numbers from block to
+# block with the hard constraint, five with the others.
+LONG = {
+    (tl.float32, True): (4096, 8, 128),
+    (tl.float32, False): (2048, 8, 80),
+    (tl.float64, True): (2048, 8, 255),
+    (tl.float64, False): (2048, 8, 255),
+}
+# Backward has nothing to remember from block to block.
+BACKWARD_BLOCK = {tl.float32: (4096, 8, 64), tl.float64: (4096, 16, 128)}
+
+
+def tiling(classes: int, arithmetic: tl.dtype, lc_mode: str) -> Tiling:
+    """How forward_kernel takes rows of ``classes``."""
+    tiles = TILES[arithmetic]
+    for elements, num_warps, max_registers in tiles:
+        if classes <= elements:
+            block = max(SMALLEST_BLOCK, triton.next_power_of_2(classes))
+            return Tiling(max(1, tiles[0][0] // block), block, True, num_warps, max_registers)
+    block, num_warps, max_registers = LONG[arithmetic, lc_mode == "hard"]
+    return Tiling(1, block, False, num_warps, max_registers)
+
+
+def backward_tiling(classes: int, arithmetic: tl.dtype, lc_mode: str) -> Tiling:
+    """How backward_kernel takes rows of ``classes``."""
+    block, num_warps, max_registers = BACKWARD_BLOCK[arithmetic]
+    if classes > block:
+        return Tiling(1, block, False, num_warps, max_registers)
+    return tiling(classes, arithmetic, lc_mode)
