@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 
 import torch
 from rich.console import Console
@@ -22,6 +21,7 @@ from .progress import Progress
 from .record import save
 from .summary import BASELINE, CLEAN, OURS, Condition, Measurement, Results
 from .table import accuracy_table, gap_table
+from .threads import one_thread
 from .training import EpochStats, train
 from .words import describe
 
@@ -40,7 +40,7 @@ def reproduce_digits(config: DigitsExperiment, arguments: Sequence[str]) -> None
         FloatingPointError: training diverged.
     """
     start = time.perf_counter()
-    with _one_thread():
+    with one_thread():
         results = run_digits(config, digits_data(), Console(stderr=True))
         where = environment(arguments)
     seconds = time.perf_counter() - start
@@ -146,17 +146,3 @@ def _tested_line(seed: int, name: str, measured: list[Measurement]) -> str:
     return (
         f"seed {seed}, {name:<15} tested: {clean:.1f} %, lowest under attack {min(attacked):.1f} %"
     )
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Batches this small gain little from more threads and lose much to a busy core.
-
-    It also makes the numbers independent of how many cores there are.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

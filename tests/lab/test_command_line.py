@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import pclc_fast
-from pclc_fast.lab import cli, record
+from pclc_fast.lab import cli, files, reproduce
 
 
 def pclc(*arguments: str, code: str = "", folder: Path) -> subprocess.CompletedProcess[str]:
@@ -108,8 +108,11 @@ def test_a_wrong_value_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
     [
         ("reproduce digits --epsilons 0.1 2", "--epsilons must be from 0 to 1; got 0.1 2"),
         ("reproduce digits --lr inf", "--lr must be positive and finite; got inf"),
-        ("reproduce", "the command must be one of: reproduce digits; got: reproduce"),
-        ("train", "the command must be one of: reproduce digits; got: train"),
+        (
+            "reproduce",
+            "the command must be one of: train, reproduce digits, doctor; got: reproduce",
+        ),
+        ("drain", "the command must be one of: train, reproduce digits, doctor; got: drain"),
     ],
 )
 def test_bad_input(arguments: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -159,8 +162,7 @@ def test_a_run_that_fails(
     def failing(*_: object) -> None:
         raise error
 
-    config, _ = cli._COMMANDS["reproduce digits"]
-    monkeypatch.setitem(cli._COMMANDS, "reproduce digits", (config, failing))
+    monkeypatch.setattr(reproduce, "reproduce_digits", failing)
     assert cli.run(["reproduce", "digits", "--out", str(tmp_path)]) == code
     assert capsys.readouterr().err == message
 
@@ -169,8 +171,8 @@ def test_a_file_is_replaced_whole_or_not_at_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "results.json"
-    record.write_atomically(path, "old")
-    record.write_atomically(path, "new ±")
+    files.write_atomically(path, "old")
+    files.write_atomically(path, "new ±")
     assert path.read_text(encoding="utf-8") == "new ±"
 
     def full_disk(_: int) -> None:
@@ -178,6 +180,6 @@ def test_a_file_is_replaced_whole_or_not_at_all(
 
     monkeypatch.setattr(os, "fsync", full_disk)
     with pytest.raises(OSError, match="no space left"):
-        record.write_atomically(path, "newest")
+        files.write_atomically(path, "newest")
     assert path.read_text(encoding="utf-8") == "new ±"
     assert list(tmp_path.iterdir()) == [path]

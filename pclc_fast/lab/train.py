@@ -1,0 +1,198 @@
+"""``pclc train``: from a configuration to the runs of its seeds."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+import pclc_fast
+
+from .data import ImageData, load_dataset
+from .data.store import Store
+from .distributed import World, is_first_on_machine, join_world
+from .environment import device_name, environment, git_commit, versions
+from .errors import RunError
+from .progress import Progress
+from .recipes import fill_in, phases
+from .run_folder import RunFolder, find_runs
+from .session import Session, Setting
+from .stopping import StopRequest
+from .train_config import MOVABLE, Switch, TrainConfig, given
+
+Runs = list[tuple[RunFolder, TrainConfig]]
+
+
+def train(config: TrainConfig, arguments: Sequence[str]) -> None:
+    """Train every seed of a checked configuration, or go on with what it resumes.
+
+    ``arguments`` are those of ``pclc``, for the record.
+
+    Raises:
+        RunError: a file, the data or the device cannot be used, or a signal asked to stop.
+        FloatingPointError: training diverged.
+    """
+    start = time.perf_counter()
+    resumed = _resumed(config) if config.resume is not None else None
+    wanted = resumed[0][1] if resumed else config
+    with join_world(wanted.device) as world:
+        data = _load(wanted, world)
+        where = _where(data, world)
+        runs = resumed if resumed else _new_runs(config, data, world)
+        errors = Console(stderr=True, quiet=not world.is_first)
+        if world.is_first:
+            for folder, run_config in runs:
+                _record(folder, run_config, where, arguments, errors, is_new=resumed is None)
+        world.wait()
+        hint = config.resume or _parent(runs)
+        lasts = _run_all(runs, data, where, world, errors, shlex.quote(str(hint)))
+        if world.is_first:
+            _report(runs, lasts, time.perf_counter() - start)
+
+
+def _run_all(
+    runs: Runs, data: ImageData, where: dict[str, Any], world: World, console: Console, hint: str
+) -> list[dict[str, Any]]:
+    epochs = sum(phase.epochs for _, config in runs for phase in phases(config))
+    images = len(data.train_labels)
+    brightest = data.brightest
+    console.print(
+        f"{data.name}: {images} training and {len(data.test_labels)} test images of "
+        f"{'x'.join(map(str, data.shape))}, {data.classes} classes; {where['device_name']}",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
+    with Progress(console, total=epochs * images) as progress, StopRequest() as stop:
+        setting = Setting(
+            data=data,
+            train=Store(data.train_images, data.train_labels, world.device, brightest),
+            test=Store(data.test_images, data.test_labels, world.device, brightest),
+            world=world,
+            where=where,
+            progress=progress,
+            stop=stop,
+            resume_hint=hint,
+        )
+        return [Session(folder, config, setting).run() for folder, config in runs]
+
+
+def _new_runs(config: TrainConfig, data: ImageData, world: World) -> Runs:
+    """The folder and the filled-in configuration of every seed."""
+    config = fill_in(config, data.shape[0])
+    default: Switch = "on" if world.device.type == "cuda" else "off"
+    name = f"{Path(config.data).name}-{config.model}-{config.loss}".replace(":", "-")
+    out = Path("runs") / name if config.out is None else config.out
+    config = dataclasses.replace(
+        config,
+        device=world.device.type,
+        out=out,
+        bf16=default if config.bf16 == "auto" else config.bf16,
+        compile=default if config.compile == "auto" else config.compile,
+    )
+    folders = [out] if len(config.seeds) == 1 else [out / f"seed-{seed}" for seed in config.seeds]
+    return [
+        (RunFolder(folder), dataclasses.replace(config, seeds=(seed,), out=folder))
+        for folder, seed in zip(folders, config.seeds, strict=True)
+    ]
+
+
+def _resumed(config: TrainConfig) -> Runs:
+    """The runs in a folder as they were configured; raises RunError where options contradict."""
+    assert config.resume is not None
+    options = given(config)
+    moved = {
+        name: getattr(config, name) for name in options if name in ("root", "download", "warm_ups")
+    }
+    runs = []
+    for folder in find_runs(config.resume):
+        stored = folder.config()
+        values = stored.to_json()
+        for name, value in options.items():
+            if (name not in MOVABLE and values[name] != value) or name == "out":
+                flag = name.replace("_", "-")
+                raise RunError(
+                    f"--{flag} {value} contradicts the run in {folder.path}, which has "
+                    f"{values[name]}: leave it out, or begin another run",
+                    code=2,
+                )
+        runs.append((folder, dataclasses.replace(stored, **moved)))
+    return runs
+
+
+def _load(config: TrainConfig, world: World) -> ImageData:
+    """Load the data, on each machine in one process first, which leaves a cache to the others."""
+
+    def load() -> ImageData:
+        return load_dataset(
+            config.data, root=config.root, download=config.download, image_size=config.image_size
+        )
+
+    try:
+        if is_first_on_machine():
+            data = load()
+        world.wait()
+        return data if is_first_on_machine() else load()
+    except (OSError, ValueError) as error:
+        raise RunError(str(error)) from error
+
+
+def _where(data: ImageData, world: World) -> dict[str, Any]:
+    """What a result depends on besides the configuration."""
+    return {
+        "data_sha256": data.sha256,
+        "torch": torch.__version__,
+        "pclc_fast": pclc_fast.__version__,
+        "device_name": device_name(world.device),
+        "threads": torch.get_num_threads(),
+        "processes": world.size,
+    }
+
+
+def _record(
+    folder: RunFolder,
+    config: TrainConfig,
+    where: dict[str, Any],
+    arguments: Sequence[str],
+    console: Console,
+    *,
+    is_new: bool,
+) -> None:
+    """Begin a new run's folder, or say what is no longer as it was when the run began."""
+    if is_new:
+        facts = {"commit": git_commit(), "packages": versions()}
+        folder.create(config, {**environment(arguments), **where, **facts})
+        return
+    before = folder.environment()
+    for name, value in where.items():
+        if before.get(name) != value:
+            console.print(
+                f"{folder.path} began with {name} {before.get(name)}, now it is {value}: "
+                "it will not end the same to the last bit",
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
+            )
+
+
+def _parent(runs: Runs) -> Path:
+    return runs[0][0].path if len(runs) == 1 else runs[0][0].path.parent
+
+
+def _report(runs: Runs, lasts: list[dict[str, Any]], seconds: float) -> None:
+    console = Console()
+    for (folder, _), last in zip(runs, lasts, strict=True):
+        console.print(
+            f"{folder.path}: {100 * last['test_accuracy']:.2f} % of the test images correct "
+            f"after {last['epoch']} epochs",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+    console.print(f"{seconds:.0f} seconds", highlight=False)

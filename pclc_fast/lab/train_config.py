@@ -1,0 +1,173 @@
+"""The configuration of ``pclc train``: its command line, and config.json of a run."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args, get_type_hints
+
+from .adversarial import AdversaryName
+from .files import prepare_folder
+from .losses import OPTIONS, LossName, make_criterion
+
+Schedule = Literal["two-phase", "direct"]
+Augmentation = Literal["none", "flip-crop", "released"]
+Switch = Literal["auto", "on", "off"]
+# What may differ where a run goes on: where things are, not what is computed.
+MOVABLE = ("root", "download", "out", "warm_ups", "resume")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Train a network with CE, PC-LC or GCE, by the paper's recipe.
+
+    The network trains with cross-entropy for a number of epochs (the warm-up), then with the chosen
+    loss for as many, with a fresh Adam and the learning rate restarted. In each phase the learning
+    rate falls to a fifth after a third and again after two thirds of the epochs. Runs that differ
+    only after the warm-up share it.
+
+    Ctrl-C stops after the batch and saves; pclc train --resume FOLDER goes on from there. Several
+    GPUs: torchrun --nproc-per-node N -m pclc_fast.lab train ...
+    """
+
+    data: str = "digits"
+    """digits, mnist, kmnist, fashion-mnist, cifar10, cifar100, svhn, tiny-imagenet-200, or a folder
+    with train/ and test/ or val/ that hold a folder of images for each class."""
+    root: Path = Path("data")
+    """Folder with the files of the data sets."""
+    download: bool = False
+    """Fetch the files of the data set where they are missing."""
+    image_size: int | None = None
+    """Height and width that a folder's images are brought to. None: as they are."""
+    model: str | None = None
+    """small-cnn, lenet5, vgg13, resnet56, cnn3 or timm:NAME. None: small-cnn for digits, else
+    lenet5 for grey and vgg13 for colour images."""
+    loss: LossName = "pclc"
+    """Loss after the warm-up. pclc: the paper's Eq. 16. pclc-released: what its authors' code
+    computes. pclc-soft, pclc-all: the logit constraint on all false classes, by their softmax or
+    alike. gce: guided complement entropy."""
+    schedule: Schedule = "two-phase"
+    """two-phase: cross-entropy, then the loss. direct: the loss alone, in one schedule as long as
+    both phases."""
+    epochs: int | None = None
+    """Epochs of a phase. None: the paper's, 50 for grey and 150 for colour images."""
+    lr: float = 0.01
+    """Learning rate of Adam."""
+    batch_size: int = 256
+    """Images in a training step, over all processes."""
+    seeds: tuple[int, ...] = (0,)
+    """One run each: initial weights, order of the images, augmentation, dropout, attacks."""
+    augmentation: Augmentation = "none"
+    """flip-crop: random flip and crop with padding. released: flip, rotation and resized crop, as
+    in the authors' code."""
+    adversarial: AdversaryName = "none"
+    """Attacked copies of each batch join it. fgsm: epsilon from 0.1 to 0.3. pgd: 5 steps, epsilon
+    from 0 to 0.1."""
+    margin: float = 0.995
+    """xi in Eq. 6."""
+    lc_weight: float = 0.05
+    """lambda in Eq. 16."""
+    lc_cap: float = 0.0
+    """How large a logit gap costs nothing."""
+    pc_mean: bool = False
+    """Divide the PC term by the number of false classes."""
+    device: str = "auto"
+    """cpu, cuda or cuda:N. auto: a GPU where there is one."""
+    bf16: Switch = "auto"
+    """bfloat16 autocast. auto: on a GPU."""
+    compile: Switch = "auto"
+    """torch.compile. auto: on a GPU."""
+    out: Path | None = None
+    """Folder of the run, with a folder for each seed where there are several.
+    None: runs/DATA-MODEL-LOSS."""
+    warm_ups: Path = Path("runs/warm-ups")
+    """Folder where finished warm-ups are kept and found again."""
+    resume: Path | None = None
+    """Go on with the run, or the runs, in this folder. Takes no other options than where things
+    are."""
+
+    def check(self) -> None:
+        """Raise ValueError for the first value that makes no sense."""
+        for name, value in (
+            ("epochs", self.epochs),
+            ("batch-size", self.batch_size),
+            ("image-size", self.image_size),
+        ):
+            if value is not None and value < 1:
+                raise ValueError(f"--{name} must be at least 1; got {value}")
+        if not 0 < self.lr < math.inf:
+            raise ValueError(f"--lr must be positive and finite; got {self.lr:g}")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"--seeds must be one or more different numbers; got {self.seeds}")
+        if not all(0 <= seed < 2**63 for seed in self.seeds):
+            raise ValueError(f"--seeds must be from 0 to 2^63 - 1; got {self.seeds}")
+        for name in ("margin", "lc_weight", "lc_cap", "pc_mean"):
+            if name not in OPTIONS[self.loss] and getattr(self, name) != _DEFAULTS[name]:
+                flag = name.replace("_", "-")
+                raise ValueError(f"--{flag} has no meaning with --loss {self.loss}")
+        make_criterion(self.loss, self.loss_options())
+        if self.resume is None and self.out is not None:
+            prepare_folder(self.out)
+
+    def loss_options(self) -> dict[str, Any]:
+        """The options of the loss, as ``make_criterion`` takes them."""
+        return {name: getattr(self, name) for name in OPTIONS[self.loss]}
+
+    def identity(self) -> dict[str, Any]:
+        """What is computed, without where, as config.json has it."""
+        return {name: value for name, value in self.to_json().items() if name not in MOVABLE}
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as JSON knows them."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return {name: _plain(value) for name, value in values.items()}
+
+    @classmethod
+    def from_json(cls, values: object) -> TrainConfig:
+        """The inverse of ``to_json``; raises ValueError for anything else."""
+        if not isinstance(values, dict):
+            raise ValueError("it is not a JSON object")
+        names = {f.name for f in dataclasses.fields(cls)}
+        if names != set(values):
+            raise ValueError(f"these fields are missing or unknown: {sorted(names ^ set(values))}")
+        config = cls(**{name: _typed(name, value) for name, value in values.items()})
+        config.check()
+        return config
+
+
+def given(config: TrainConfig) -> Mapping[str, Any]:
+    """The options that differ from their defaults: as far as one can see, those that were given."""
+    return {n: v for n, v in config.to_json().items() if v != _plain(_DEFAULTS[n])}
+
+
+_DEFAULTS = {f.name: f.default for f in dataclasses.fields(TrainConfig)}
+_TYPES = get_type_hints(TrainConfig)
+
+
+def _plain(value: Any) -> Any:
+    return (
+        str(value)
+        if isinstance(value, Path)
+        else list(value)
+        if isinstance(value, tuple)
+        else value
+    )
+
+
+def _typed(name: str, value: Any) -> Any:
+    """Give a value from JSON the type of its field, or raise ValueError."""
+    accepted = get_args(_TYPES[name]) or (_TYPES[name],)
+    if value is None and type(None) in accepted:
+        return None
+    if Path in accepted and isinstance(value, str):
+        return Path(value)
+    if name == "seeds" and isinstance(value, list) and all(type(s) is int for s in value):
+        return tuple(value)
+    if float in accepted and type(value) is int:
+        return float(value)
+    if value in [a for a in accepted if isinstance(a, str)] or type(value) in accepted:
+        return value
+    raise ValueError(f"{name} cannot be {value!r}")

@@ -1,0 +1,352 @@
+"""``pclc train`` within this process: run folders, shared warm-ups, resuming, refusals."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import resource
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from pclc_fast.lab import cli, files, session
+from pclc_fast.lab.checkpoint import DamagedError, State, read_state, write_state
+
+RUN = Path("runs/digits-small-cnn-pclc")
+FILES = ["config.json", "env.json", "metrics.jsonl", "model.safetensors", "state.previous.pt"]
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def train(*options: str) -> int:
+    return cli.run(["train", *options])
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    """The metrics without the seconds, which no two runs share."""
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return [{n: v for n, v in json.loads(line).items() if n != "seconds"} for line in lines]
+
+
+def assert_same_result(one: Path, other: Path) -> None:
+    first, second = (load_file(folder / "model.safetensors") for folder in (one, other))
+    assert first.keys() == second.keys()
+    assert all(first[name].equal(second[name]) for name in first)
+    assert rows(one) == rows(other)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of 2 + 2 epochs that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("finished")
+    warm_ups = ["--warm-ups", str(folder / "warm-ups")]
+    assert train("--epochs", "2", "--out", str(folder / "run"), *warm_ups) == 0
+    return folder / "run"
+
+
+def test_a_run_leaves_its_folder(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert sorted(p.name for p in finished.iterdir()) == sorted([*FILES, "state.pt"])
+    found = rows(finished)
+    assert [(row["epoch"], row["phase"]) for row in found] == [
+        (1, "warm-up"),
+        (2, "warm-up"),
+        (3, "pclc"),
+        (4, "pclc"),
+    ]
+    assert found[1]["test_accuracy"] > 0.5
+    config = json.loads((finished / "config.json").read_text(encoding="utf-8"))
+    assert (config["epochs"], config["model"], config["device"]) == (2, "small-cnn", "cpu")
+    env = json.loads((finished / "env.json").read_text(encoding="utf-8"))
+    assert env["torch"] == torch.__version__
+    assert len(env["data_sha256"]) == 64
+    assert {"commit", "device_name", "packages", "backends", "threads"} <= env.keys()
+    capsys.readouterr()
+    assert train("--resume", str(finished)) == 0  # nothing is left to do
+    assert "after 4 epochs" in capsys.readouterr().out
+    assert rows(finished) == found
+
+
+def test_it_says_what_it_does(capsys: pytest.CaptureFixture[str]) -> None:
+    assert train("--epochs", "1", "--seeds", "3", "4") == 0
+    said = capsys.readouterr()
+    lines = said.err.splitlines()
+    assert lines[0].startswith("digits: 1347 training and 450 test images of 1x8x8, 10 classes; ")
+    assert [line.split(":")[0] for line in lines[1:]] == [
+        "seed 3, epoch 1/2, warm-up",
+        "seed 3, epoch 2/2, pclc",
+        "seed 4, epoch 1/2, warm-up",
+        "seed 4, epoch 2/2, pclc",
+    ]
+    last = rows(RUN / "seed-4")[-1]
+    assert f"test {100 * last['test_accuracy']:.2f} %" in lines[-1]
+    assert f"{RUN}/seed-4: {100 * last['test_accuracy']:.2f} % of the test images" in said.out
+
+
+def test_a_shared_warm_up_changes_nothing(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    warm_ups = str(finished.parent / "warm-ups")
+    assert train("--epochs", "2", "--warm-ups", warm_ups, "--loss", "ce") == 0
+    said = capsys.readouterr().err
+    assert f"seed 0: the warm-up, 2 epochs, is in {warm_ups}" in said
+    assert "epoch 2/4" not in said
+    assert train("--epochs", "2", "--loss", "ce", "--out", "alone") == 0
+    assert "the warm-up, 2 epochs" not in capsys.readouterr().err
+    assert_same_result(Path("runs/digits-small-cnn-ce"), Path("alone"))
+    assert rows(Path("alone"))[:2] == rows(finished)[:2]
+
+
+def test_a_damaged_warm_up_is_not_used(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(finished.parent / "warm-ups", "warm-ups")
+    (file,) = Path("warm-ups").iterdir()
+    file.write_bytes(file.read_bytes()[:-100])
+    assert train("--epochs", "2", "--warm-ups", "warm-ups") == 0
+    assert f"seed 0: {file} is damaged" in capsys.readouterr().err
+    assert_same_result(RUN, finished)
+
+
+class Stopper:
+    """Asks to stop when a given batch of the command is under way."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, after: int) -> None:
+        self.left = after
+        original = session.Trainer._step
+
+        def step(trainer: Any, *arguments: Any) -> None:
+            original(trainer, *arguments)
+            self.left -= 1
+            if self.left == 0:
+                os.kill(os.getpid(), 2)
+
+        monkeypatch.setattr(session.Trainer, "_step", step)
+
+
+@pytest.mark.parametrize("batches", [1, 6, 9, 12, 20])  # an epoch has 6
+def test_ctrl_c_saves_within_the_epoch(
+    batches: int,
+    finished: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with monkeypatch.context() as patch:
+        Stopper(patch, after=batches)
+        assert train("--epochs", "2") == 130
+    batch, epoch = (batches - 1) % 6 + 1, (batches - 1) // 6 + 1
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        f"pclc: stopped after batch {batch} of epoch {epoch}, saved. "
+        f"Go on by pclc train --resume {RUN}"
+    )
+    assert not (RUN / "model.safetensors").exists()
+    assert train("--resume", str(RUN)) == 0
+    assert_same_result(RUN, finished)
+
+
+def test_dropout_augmentation_and_attacks_go_on_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    options = ["--epochs", "1", "--augmentation", "flip-crop", "--adversarial", "pgd"]
+    assert train(*options, "--out", "undisturbed", "--warm-ups", "one") == 0
+    with monkeypatch.context() as patch:
+        Stopper(patch, after=9)
+        assert train(*options, "--out", "stopped", "--warm-ups", "other") == 130
+    assert train("--resume", "stopped") == 0
+    assert_same_result(Path("stopped"), Path("undisturbed"))
+    assert rows(Path("stopped"))[-1]["adversarial_accuracy"] > 0
+
+
+def test_all_seeds_go_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train("--epochs", "1", "--seeds", "2", "10", "--out", "undisturbed") == 0
+    with monkeypatch.context() as patch:
+        Stopper(patch, after=3)
+        assert (
+            train("--epochs", "1", "--seeds", "2", "10", "--out", "it's", "--warm-ups", "x") == 130
+        )
+    assert """--resume 'it'"'"'s'""" in capsys.readouterr().err
+    assert train("--resume", "it's") == 0
+    for seed in ("seed-2", "seed-10"):
+        assert_same_result(Path("it's", seed), Path("undisturbed", seed))
+
+
+def test_metrics_after_the_last_good_state_are_dropped(finished: Path) -> None:
+    shutil.copytree(finished, "run")
+    (Path("run") / "state.pt").unlink()  # the state before it stands for what a kill leaves
+    (Path("run") / ".state.pt.123.tmp").write_bytes(b"half")
+    assert train("--resume", "run") == 0
+    assert_same_result(Path("run"), finished)
+    assert not list(Path("run").glob(".*"))
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "text", "empty"])
+def test_a_damaged_state_is_named_and_the_one_before_is_there(
+    damage: str, finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(finished, "run")
+    state = Path("run/state.pt")
+    content = bytearray(state.read_bytes())
+    content[len(content) // 2] ^= 1
+    content = {
+        "cut": content[: len(content) // 2],
+        "flipped": content,
+        "text": bytearray(b"weights"),
+        "empty": bytearray(),
+    }[damage]
+    state.write_bytes(content)
+    assert train("--resume", "run") == 1
+    said = capsys.readouterr().err
+    assert "pclc: run/state.pt is damaged (" in said
+    assert "after epoch 3, is good: remove state.pt to go on from there" in said
+    assert state.read_bytes() == content
+    state.unlink()
+    assert train("--resume", "run") == 0
+    assert_same_result(Path("run"), finished)
+
+
+def test_a_pickle_is_not_opened(tmp_path: Path) -> None:
+    path = tmp_path / "state.pt"
+    torch.save({"format": 1, "weights": Evil()}, path)
+    with pytest.raises(DamagedError):
+        read_state(path.read_bytes())
+    assert not Evil.woken
+    write_state(path, State("x", epoch=1, weights={"a": torch.ones(2)}))
+    assert read_state(path.read_bytes()).epoch == 1
+
+
+class Evil:
+    woken = False
+
+    def __reduce__(self) -> Any:
+        return (setattr, (Evil, "woken", True))
+
+
+def full_disk(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
+    """Let the disk be full from the ``after``-th synchronised file on."""
+    original = os.fsync
+    left = [after]
+
+    def fsync(descriptor: int) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        original(descriptor)
+
+    monkeypatch.setattr(files.os, "fsync", fsync)
+
+
+@pytest.mark.parametrize("after", [9, 11])  # within the second epoch's files and the third's
+def test_a_full_disk(
+    after: int,
+    finished: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with monkeypatch.context() as patch:
+        full_disk(patch, after)
+        assert train("--epochs", "2") == 1
+    said = capsys.readouterr().err
+    assert "cannot be written: No space left on device. The last saved state is intact: " in said
+    assert f"go on by pclc train --resume {RUN}" in said
+    assert read_state((RUN / "state.pt").read_bytes()).epoch >= 1
+    assert not list(RUN.glob(".*"))
+    assert train("--resume", str(RUN)) == 0
+    assert_same_result(RUN, finished)
+
+
+def test_a_file_that_the_system_cuts_short(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A limit on the size of files fails in the middle of a write, as a full disk does."""
+    shutil.copytree(finished, "run")
+    before = Path("run/state.previous.pt").read_bytes()
+    Path("run/state.pt").unlink()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        assert train("--resume", "run") == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "run/state.pt cannot be written: File too large" in capsys.readouterr().err
+    assert Path("run/state.previous.pt").read_bytes() == before
+    assert train("--resume", "run") == 0
+    assert_same_result(Path("run"), finished)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--lr", "0.1"], "--lr 0.1 contradicts the run in run, which has 0.01: leave it out"),
+        (["--loss", "ce"], "--loss ce contradicts the run in run, which has pclc"),
+        (["--out", "x"], "--out x contradicts the run in run"),
+    ],
+)
+def test_a_run_cannot_change_its_mind(
+    options: list[str], message: str, finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(finished, "run")
+    assert train("--resume", "run", *options) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_configuration_that_was_edited(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(finished, "run")
+    config = Path("run/config.json")
+    config.write_text(config.read_text().replace('"lr": 0.01', '"lr": 0.02'))
+    assert train("--resume", "run") == 2
+    assert "the state in run belongs to another configuration" in capsys.readouterr().err
+    config.write_text("{")
+    assert train("--resume", "run") == 2
+    assert "run/config.json cannot be used: " in capsys.readouterr().err
+
+
+def test_a_run_is_never_overwritten(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (finished / "state.pt").read_bytes()
+    assert train("--epochs", "1", "--out", str(finished)) == 2
+    assert f"{finished} holds a run already: go on with it by" in capsys.readouterr().err
+    assert (finished / "state.pt").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (
+            ["--resume", "nowhere"],
+            2,
+            "--resume must name the folder of a run; nowhere has no config",
+        ),
+        (["--device", "tpu9"], 2, "--device must be auto, cpu, cuda or cuda:N; got tpu9"),
+        (["--device", "cuda:99"], 2, "NVIDIA GPUs here"),
+        (["--out", "file/run"], 2, "--out must be a folder that can be written to; got file/run"),
+        (["--epochs", "0"], 2, "--epochs must be at least 1; got 0"),
+    ],
+)
+def test_what_cannot_be(
+    options: list[str], code: int, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("file").touch()
+    assert train(*options) == code
+    assert message in capsys.readouterr().err
+    assert not Path("runs").exists()
+
+
+def test_divergence_leaves_the_last_good_state(capsys: pytest.CaptureFixture[str]) -> None:
+    assert train("--epochs", "1", "--lr", "1e20") == 1
+    assert "in epoch 1: lr 1e+20 is too large" in capsys.readouterr().err
+    assert rows(RUN) == []
+    assert not (RUN / "state.pt").exists()
+
+
+def test_another_machine_is_mentioned(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(finished, "run")
+    env = Path("run/env.json")
+    env.write_text(env.read_text().replace('"threads": 1', '"threads": 64'))
+    assert train("--resume", "run") == 0
+    assert "run began with threads 64, now it is 1: it will not" in capsys.readouterr().err
