@@ -139,7 +139,7 @@ def _launch_forward(
         kernels.finish_kernel[(1,)](
             losses, target, weight, parts, loss,
             programs, rows, classes, options.ignore_index,
-            arithmetic, options.reduction, **tilings.SUMMING,
+            arithmetic, options.reduction, **tilings.FINISHING,
         )  # fmt: skip
     return [x for x in (loss, row_stats, grad, *statistics) if x is not None]
 

@@ -36,7 +36,7 @@ from .triton_tile import (
 TARGETS = tl.constexpr(1024)  # looked at together where weights are summed
 PARTS = tl.constexpr(256)  # programs, and so partial sums, that prepare_kernel has at the most
 LANES = tl.constexpr(32)  # of a warp: as many partial sums are added at once
-LOSSES = tl.constexpr(4096)  # partial losses that finish_kernel looks at together
+LOSSES = tl.constexpr(8192)  # partial losses that finish_kernel looks at together
 KEPT = tl.constexpr(1024)  # the largest tile that keeps logits and exponentials in registers
 
 
