@@ -52,7 +52,7 @@ def shares(kernels: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """Five rows are many: weights are summed by a launch of its own, in shares, and in blocks."""
     import triton.language as tl
 
-    for name, value in {"TARGETS": 4, "PARTS": 4, "LOSSES": 2}.items():
+    for name, value in {"TARGETS": 4, "PARTS": 4, "LANES": 2, "LOSSES": 2}.items():
         monkeypatch.setattr(kernels, name, tl.constexpr(value))
 
 
