@@ -73,6 +73,12 @@ def test_tiny_imagenet(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert [path.name for path in cache.parent.iterdir()] == [cache.name]
 
 
+def test_tiny_imagenet_by_its_path(tiny: Path) -> None:
+    by_name = load_dataset("tiny-imagenet-200", root=tiny.parent)
+    assert load_dataset(str(tiny), root=tiny.parent).sha256 == by_name.sha256
+    assert load_dataset(str(tiny), root=tiny.parent, image_size=8).shape == (3, 8, 8)
+
+
 def test_more_images_than_a_thread_takes_at_a_time(tmp_path: Path) -> None:
     """They come back in the order of their names, whichever thread is first."""
     for i in range(150):
