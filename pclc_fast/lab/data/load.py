@@ -26,15 +26,15 @@ _DIGITS = tuple("0123456789")
 _HIRAGANA = ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")
 _CLOTHES = (
     "T-shirt/top",
-    "trouser",
-    "pullover",
-    "dress",
-    "coat",
-    "sandal",
-    "shirt",
-    "sneaker",
-    "bag",
-    "ankle boot",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
 )
 _FIND: dict[str, Callable[[Path], Source]] = {
     "mnist": lambda root: find_idx("mnist", root / "MNIST" / "raw", _DIGITS),
