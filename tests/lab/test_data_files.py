@@ -68,7 +68,7 @@ def write_mnist(root: Path, folder: str = "MNIST", *, packed: bool = False) -> W
     [
         ("mnist", "MNIST", "9"),
         ("kmnist", "KMNIST", "wo"),
-        ("fashion-mnist", "FashionMNIST", "ankle boot"),
+        ("fashion-mnist", "FashionMNIST", "Ankle boot"),
     ],
 )
 @pytest.mark.parametrize("packed", [False, True])
