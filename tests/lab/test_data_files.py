@@ -154,6 +154,14 @@ def test_parts_that_do_not_fit(tmp_path: Path) -> None:
         load_dataset("mnist", root=tmp_path)
 
 
+def test_a_channel_without_contrast_stays_as_it_is(tmp_path: Path) -> None:
+    write_mnist(tmp_path)
+    black = np.zeros((20, 28, 28), dtype=np.uint8)
+    (tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte").write_bytes(idx(black))
+    data = load_dataset("mnist", root=tmp_path)
+    assert (data.mean, data.std) == ((0.0,), (1.0,))
+
+
 CIFAR_NAMES = {"cifar10": "label_names", "cifar100": "fine_label_names"}
 
 

@@ -127,7 +127,7 @@ def test_every_parameter_gets_a_gradient(name: str) -> None:
 
 
 def test_the_order_of_layers() -> None:
-    """As the paper's released code has them."""
+    """As the paper's released code has them, but that pooling comes before ReLU."""
 
     def kinds(network: Network) -> str:
         letters = {
@@ -136,10 +136,26 @@ def test_the_order_of_layers() -> None:
         }  # fmt: skip
         return "".join(letters.get(type(module), "") for module in network.modules())
 
-    assert kinds(build("lenet5", GREY)) == "crmcrmf" + "lrlr" + "l"
-    assert kinds(build("cnn3", GREY)) == "crcrmcrmf" + "lr" + "l"
+    assert kinds(build("lenet5", GREY)) == "cmrcmrf" + "lrlr" + "l"
+    assert kinds(build("cnn3", GREY)) == "crcmrcmrf" + "lr" + "l"
     assert kinds(build("vgg13")) == "cbrcbrm" * 5 + "f" + "dlr" + "l"
     assert kinds(build("resnet56")) == "cbr" + "cbrcb" * 27 + "f" + "l"
+
+
+@pytest.mark.parametrize("name", ["lenet5", "cnn3"])
+def test_pooling_before_relu_changes_nothing(name: str) -> None:
+    network = build(name, GREY)
+    layers = [*network.body, network.head]
+    for i, layer in enumerate(layers[:-1]):
+        if isinstance(layer, nn.MaxPool2d):
+            layers[i : i + 2] = layers[i + 1], layer
+    released = nn.Sequential(*layers)
+    images = torch.rand(4, *GREY)
+    shown = network.normalised(images)
+    assert released(shown).equal(network(images))
+    ours = torch.autograd.grad(network(images).square().sum(), list(network.parameters()))
+    theirs = torch.autograd.grad(released(shown).square().sum(), list(released.parameters()))
+    assert all(a.equal(b) for a, b in zip(ours, theirs, strict=True))
 
 
 def test_a_shortcut_has_no_weights() -> None:

@@ -116,18 +116,18 @@ def _classes(folder: Path) -> dict[str, list[Path]]:
 def _images(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise missing(folder)
-    found = sorted(_walk(folder))
+    found = [Path(name) for name in sorted(_walk(folder))]
     if not found:
         raise DataError(f"{folder} has no images, which are {', '.join(SUFFIXES)}")
     return found
 
 
-def _walk(folder: Path) -> Iterator[Path]:
+def _walk(folder: Path) -> Iterator[str]:
     for parent, folders, files in os.walk(folder, followlinks=True):
         folders[:] = [name for name in folders if name[0] != "."]
         for name in files:
             if name[0] != "." and name.lower().endswith(SUFFIXES):
-                yield Path(parent, name)
+                yield os.path.join(parent, name)
 
 
 def _reader(
