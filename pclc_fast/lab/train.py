@@ -6,6 +6,7 @@ import dataclasses
 import shlex
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +26,7 @@ from .recipes import fill_in, phases
 from .run_folder import RunFolder, find_runs
 from .session import Session, Setting
 from .stopping import StopRequest
+from .threads import one_thread
 from .train_config import MOVABLE, TrainConfig, given
 
 Runs = list[tuple[RunFolder, TrainConfig]]
@@ -42,7 +44,8 @@ def train(config: TrainConfig, arguments: Sequence[str]) -> None:
     start = time.perf_counter()
     resumed = _resumed(config, arguments) if config.resume is not None else None
     wanted = resumed[0][1] if resumed else config
-    with join_world(wanted.device) as world:
+    threads = one_thread() if wanted.data == "digits" else nullcontext()
+    with threads, join_world(wanted.device) as world:
         data = _load(wanted, world)
         where = _where(data, world)
         runs = resumed if resumed else _new_runs(config, data, world)

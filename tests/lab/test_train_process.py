@@ -53,7 +53,7 @@ def test_killed_at_random_moments_it_ends_the_same() -> None:
     seconds = random.Random(time.time_ns())
     first = ["--out", "killed", "--warm-ups", "other", *options]
     saved = []
-    for options in (first, ["--resume", "killed"], ["--resume", "killed"]):
+    for options in (first, ["--resume", "killed"]):
         process = start(*options)
         if options is first:
             wait_for(Path("killed/state.pt"), process)
