@@ -12,7 +12,7 @@
 namespace pclc {
 
 constexpr int64_t kLanes = 16;    // blocks are padded to this: one AVX-512 vector of floats
-constexpr int64_t kBlock = 2048;  // elements; also between two carries of a sum into double
+constexpr int64_t kBlock = 1024;  // elements; also between two carries of a sum into double
 
 // The part of a row that is in the buffer.
 struct Block {
@@ -44,26 +44,32 @@ PCLC_INLINE double from_key(int64_t key) {
   return std::bit_cast<double>(key ^ ((key >> 63) & 0x7fffffffffffffff));
 }
 
-// Loads the false logits, with -inf at y and in the padding, which then need no special case, and
-// returns their maximum.
+// Loads the false logits, with -inf at y and in the padding, which then need no special case.
 template <class S, typename T>
-PCLC_INLINE T load_false(const typename S::Stored* row, const Block& b, int64_t y, T* buffer) {
+PCLC_INLINE void load_false(const typename S::Stored* row, const Block& b, int64_t y, T* buffer) {
   const typename S::Stored* source = row + b.begin;
-  auto key = order_key(kNegativeInfinity<T>);
-#pragma omp simd reduction(max : key)
-  for (int64_t i = 0; i < b.count; ++i) {
-    buffer[i] = S::load(source[i]);
-    key = std::max(key, order_key(buffer[i]));
-  }
+#pragma omp simd
+  for (int64_t i = 0; i < b.count; ++i) buffer[i] = S::load(source[i]);
   for (int64_t i = b.count; i < b.padded; ++i) buffer[i] = kNegativeInfinity<T>;
   const int64_t true_index = y - b.begin;
-  if (0 <= true_index && true_index < b.count) {
-    buffer[true_index] = kNegativeInfinity<T>;
-    key = order_key(kNegativeInfinity<T>);
+  if (0 <= true_index && true_index < b.count) buffer[true_index] = kNegativeInfinity<T>;
+}
+
+// The largest of n values. A NaN among them is above or below all numbers.
+template <typename T>
+PCLC_INLINE T largest(const T* values, int64_t n) {
+  auto key = order_key(kNegativeInfinity<T>);
 #pragma omp simd reduction(max : key)
-    for (int64_t i = 0; i < b.padded; ++i) key = std::max(key, order_key(buffer[i]));
-  }
+  for (int64_t i = 0; i < n; ++i) key = std::max(key, order_key(values[i]));
   return from_key(key);
+}
+
+// Asks for the vector of elements that begins here and will be read soon. Any address will do.
+template <typename Stored>
+PCLC_INLINE void prefetch([[maybe_unused]] const Stored* elements) {
+#if defined(__GNUC__)
+  __builtin_prefetch(elements);
+#endif
 }
 
 // The lowest index with the value `top`, which is among the n.

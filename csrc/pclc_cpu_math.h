@@ -17,10 +17,10 @@ namespace pclc {
 #endif
 
 // exp(x) for x <= 0: exp(x) = 2^n exp(r), n = round(x / ln 2), |r| <= ln 2 / 2, the last factor by
-// a minimax polynomial 1 + r + r^2 q(r) (relative error 3e-9). 0 where the result is not a normal
+// a minimax polynomial 1 + r + r^2 p(r) (relative error 3e-9). 0 where the result is not a normal
 // number; NaN for NaN; of no meaning for x > 0.
 PCLC_INLINE float exp_nonpositive(float x) {
-  constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
+  constexpr float kRound = 12583039.0f;  // 1.5 * 2^23 + 127: adding it rounds to an integer
   constexpr float kLog2e = 1.44269504088896341f;
   constexpr float kLn2Hi = 0.693359375f, kLn2Lo = -2.12194440e-4f;
   const float shifted = x * kLog2e + kRound;
@@ -31,15 +31,16 @@ PCLC_INLINE float exp_nonpositive(float x) {
   q = q * r + 4.1668390783547913e-2f;
   q = q * r + 1.6666520399042531e-1f;
   q = q * r + 4.9999993432129291e-1f;
-  const float p = (q * r) * r + r + 1.0f;
-  const uint32_t power = (std::bit_cast<uint32_t>(shifted) << 23) + 0x3f800000u;
-  const float result = p * std::bit_cast<float>(power);
+  q = q * r + 1.0f;
+  q = q * r + 1.0f;
+  const uint32_t power = std::bit_cast<uint32_t>(shifted) << 23;  // of n + 127
+  const float result = q * std::bit_cast<float>(power);
   return x < -87.3f ? 0.0f : result;
 }
 
 // The same in double, relative error 3e-17 before rounding.
 PCLC_INLINE double exp_nonpositive(double x) {
-  constexpr double kRound = 6755399441055744.0;  // 1.5 * 2^52
+  constexpr double kRound = 6755399441056767.0;  // 1.5 * 2^52 + 1023
   constexpr double kLog2e = 1.4426950408889634074;
   constexpr double kLn2Hi = 6.93145751953125e-1, kLn2Lo = 1.42860682030941723212e-6;
   const double shifted = x * kLog2e + kRound;
@@ -55,9 +56,10 @@ PCLC_INLINE double exp_nonpositive(double x) {
   q = q * r + 0.04166666666659511368;
   q = q * r + 0.16666666666667175562;
   q = q * r + 0.50000000000000037309;
-  const double p = (q * r) * r + r + 1.0;
-  const uint64_t power = (std::bit_cast<uint64_t>(shifted) << 52) + 0x3ff0000000000000u;
-  const double result = p * std::bit_cast<double>(power);
+  q = q * r + 1.0;
+  q = q * r + 1.0;
+  const uint64_t power = std::bit_cast<uint64_t>(shifted) << 52;  // of n + 1023
+  const double result = q * std::bit_cast<double>(power);
   return x < -708.0 ? 0.0 : result;
 }
 

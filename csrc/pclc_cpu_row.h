@@ -68,11 +68,17 @@ PCLC_INLINE void raise_top(T top, Sums<T>* sums) {
   if constexpr (kMode == LcMode::kSoft) sums->lc_sum *= factor, sums->lc_count *= factor;
 }
 
-// Turns a buffer of false logits into e_k and adds what the row needs of them.
-template <LcMode kMode, typename T>
-PCLC_INLINE void exp_block(T* buffer, int64_t n, T true_logit, T cap, Sums<T>* sums) {
+// Turns a buffer of false logits into e_k and adds what the row needs of them. `next` is the block
+// that will be read after this one, or null: it comes into the cache while the arithmetic is at
+// work.
+template <class S, LcMode kMode, typename T>
+PCLC_INLINE void exp_block(T* buffer, int64_t n, T true_logit, T cap,
+                           const typename S::Stored* next, Sums<T>* sums) {
   const T shift = shift_of(sums->top);
   T exp_sum = 0, lc_sum = 0, lc_count = 0;
+  if (next) {
+    for (int64_t i = 0; i < n; i += kLanes) prefetch(next + i);
+  }
 #pragma omp simd reduction(+ : exp_sum, lc_sum, lc_count)
   for (int64_t i = 0; i < n; ++i) {
     const T a = buffer[i];
@@ -108,13 +114,15 @@ PCLC_INLINE RowStats<T> reduce_row(const typename S::Stored* row, int64_t classe
   int64_t runner_up = y == 0;  // where no false logit is finite
   for (int64_t begin = 0; begin < classes; begin += kBlock) {
     const Block block = block_at(begin, classes);
-    const T top = load_false<S>(row, block, y, buffer.e + begin);
+    load_false<S>(row, block, y, buffer.e + begin);
+    const T top = largest(buffer.e + begin, block.padded);
     if (top > sums.top) {
       raise_top<kMode>(top, &sums);
       runner_up = begin + first_equal(buffer.e + begin, block.padded, top);
     }
     buffer.tops[begin / kBlock] = sums.top;
-    exp_block<kMode>(buffer.e + begin, block.padded, true_logit, cap, &sums);
+    const auto* next = begin + kBlock < classes ? row + begin + kBlock : nullptr;
+    exp_block<S, kMode>(buffer.e + begin, block.padded, true_logit, cap, next, &sums);
   }
   return {sums.top,
           static_cast<T>(sums.exp_sum),
@@ -305,7 +313,8 @@ PCLC_INLINE void backward_row(const Problem& p, const RowStats<T>& stats, const 
   T top = kNegativeInfinity<T>;
   for (int64_t begin = 0; begin < p.classes; begin += kBlock) {
     const Block block = block_at(begin, p.classes);
-    const T block_top = load_false<S>(row, block, y, buffer);
+    load_false<S>(row, block, y, buffer);
+    const T block_top = largest(buffer, block.padded);
     if (block_top > top) top = block_top;
     const T shift = shift_of(top);
 #pragma omp simd

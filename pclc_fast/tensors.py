@@ -104,8 +104,10 @@ def check_targets(target: Tensor, classes: int, ignore_index: int) -> None:
 def target_error(target: Tensor, flat_position: int, classes: int) -> IndexError:
     """The error for the target at ``flat_position`` in a tensor of any shape."""
     value = int(target.reshape(-1)[flat_position].item())
-    index = torch.unravel_index(torch.tensor(flat_position), target.shape)
-    position = tuple(int(i) for i in index)
+    position: tuple[int, ...] = ()
+    for size in reversed(target.shape):
+        flat_position, index = divmod(flat_position, size)
+        position = (index, *position)
     where = str(position[0]) if len(position) == 1 else str(position)
     return IndexError(
         f"target {value} at position {where} is out of range: expected 0 <= target < {classes}"

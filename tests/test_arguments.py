@@ -12,6 +12,7 @@ from pclc_fast import PCLCLoss, pc_lc_loss, reference_pc_lc_loss
 
 LOGITS, TARGET = torch.zeros(3, 4), torch.zeros(3, dtype=torch.int64)
 META = torch.zeros(3, dtype=torch.int64, device="meta")
+OUT_OF_RANGE = torch.tensor([[0, 1, 2], [3, 2, 9]])  # for 4 classes
 PROBABILITIES = "target must hold integer class indices (uint8 or int8 to int64); got "
 
 
@@ -226,3 +227,25 @@ def test_what_is_like_a_number_is_taken() -> None:
     expected = pc_lc_loss(LOGITS, TARGET, margin=0.5, ignore_index=3)
     options = {"margin": numpy.float32(0.5), "ignore_index": numpy.int64(3), "pc_weight": 1}
     assert pc_lc_loss(LOGITS, TARGET, **options, label_smoothing=0) == expected
+
+
+def test_a_default_device_does_not_matter(backend: str) -> None:
+    """Everything is where the logits are: outputs, gradient, and what an error looks at."""
+    logits, target = torch.randn(3, 4), torch.tensor([0, 3, 1])
+
+    def outcome(reduction: str) -> list[torch.Tensor]:
+        leaf = logits.clone().requires_grad_()
+        options = {"reduction": reduction, "backend": backend, "lc_cap": 0.625}
+        loss, stats = pc_lc_loss(leaf, target, return_stats=True, **options)
+        frozen = pc_lc_loss(logits, target, **options)
+        loss.sum().mul(2).backward(retain_graph=True)
+        loss.sum().backward()
+        return [loss.detach(), frozen, *stats, leaf.grad]
+
+    for reduction in ("mean", "none"):
+        with torch.device("meta"):
+            elsewhere = outcome(reduction)
+        for got, expected in zip(elsewhere, outcome(reduction), strict=True):
+            torch.testing.assert_close(got, expected, rtol=0, atol=0, equal_nan=True)
+    with torch.device("meta"), pytest.raises(IndexError, match=r"target 9 at position \(1, 2\)"):
+        pc_lc_loss(torch.zeros(2, 4, 3, device="cpu"), OUT_OF_RANGE, backend=backend)

@@ -55,9 +55,9 @@ inline Row make_row(const std::vector<Real>& a, int64_t y, const pclc::Problem& 
     row.prob[k] /= total;
     if (k != y) row.false_mass += row.prob[k];
   }
-  // a_k - a_j is rounded before it is exponentiated, and sums of one type may be up to 2048 terms
+  // a_k - a_j is rounded before it is exponentiated, and sums of one type may be up to 1024 terms
   // long, one after the other where nothing is vectorised.
-  row.eps = eps * (4 + spread + static_cast<Real>(std::min<size_t>(a.size(), 2048)) / 2);
+  row.eps = eps * (4 + spread + static_cast<Real>(std::min<size_t>(a.size(), 1024)) / 2);
   return row;
 }
 
