@@ -5,7 +5,7 @@
 #include <atomic>
 
 #include "pclc_cuda_host.cuh"
-#include "pclc_cuda_launch.cuh"
+#include "pclc_cuda_launches.h"
 
 namespace pclc {
 namespace device {
@@ -16,10 +16,7 @@ namespace device {
 constexpr uint32_t kEagerCounters = 1u << 16, kCapturedCounters = 1u << 18;
 __device__ uint32_t counters[kEagerCounters + kCapturedCounters];
 
-extern template struct Launches<Float32>;
-extern template struct Launches<BFloat16>;
-extern template struct Launches<Float16>;
-extern template struct Launches<Float64>;
+__global__ void ask_for_code() {}  // is there where any kernel is
 
 DeviceGuard::DeviceGuard(int device) {
   int current = -1;
@@ -164,7 +161,7 @@ std::string cuda_unavailable() {
 std::string cuda_unsupported(int device) {
   const device::DeviceGuard guard(device);
   cudaFuncAttributes attributes{};
-  const auto* kernel = reinterpret_cast<const void*>(&device::prepare_weights<float>);
+  const auto* kernel = reinterpret_cast<const void*>(&device::ask_for_code);
   const cudaError_t error = cudaFuncGetAttributes(&attributes, kernel);
   if (error == cudaSuccess) return "";
   cudaGetLastError();

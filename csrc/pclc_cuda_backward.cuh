@@ -49,10 +49,8 @@ backward_lanes(const BackwardCall<typename S::Compute> c) {
   }
 }
 
-constexpr int kSliceBatches = 4;  // of kBatchVectors vectors a lane
-
-// The vectors of a row that a warp takes at a time.
-constexpr int kSliceVectors = kWarp * kBatchVectors * kSliceBatches;
+// The vectors of a row that a warp takes at a time: 16 a lane.
+constexpr int kSliceVectors = 16 * kWarp;
 
 // Warps take slices of rows in turns.
 template <class S, LcMode kMode>
@@ -70,8 +68,8 @@ backward_warp(const BackwardCall<typename S::Compute> c) {
     view.is_skipped |= writer.is_constant;
     const int begin = static_cast<int>(i % slices) * kSliceVectors;
     const int end = begin + kSliceVectors < view.vectors() ? begin + kSliceVectors : view.vectors();
-    for (int v = begin + lane(); v < end; v += kWarp * kBatchVectors) {
-      HeldVectors<S, kBatchVectors>(view, v, kWarp, end).write(view, writer, end);
+    for (int v = begin + lane(); v < end; v += kWarp * kBatchVectors<S>) {
+      HeldVectors<S, kBatchVectors<S>>(view, v, kWarp, end).write(view, writer, end);
     }
   }
 }

@@ -51,6 +51,13 @@ PCLC_DEVICE void store_words(void* to, const Words& w) {
   *static_cast<uint4*>(to) = make_uint4(w.at[0], w.at[1], w.at[2], w.at[3]);
 }
 
+// Hides where the words come from: what was made of them before is made again, and needs no
+// registers in between.
+PCLC_DEVICE void forget(Words& words) {
+#pragma unroll
+  for (int i = 0; i < 4; ++i) asm volatile("" : "+r"(words.at[i]));
+}
+
 PCLC_DEVICE float float_of(uint32_t bits) { return __uint_as_float(bits); }
 PCLC_DEVICE uint32_t bits_of(float value) { return __float_as_uint(value); }
 PCLC_DEVICE double double_of(uint32_t low, uint32_t high) {

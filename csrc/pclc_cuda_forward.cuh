@@ -30,11 +30,12 @@ PCLC_DEVICE void forward_held(const ForwardCall<T>& c) {
   for (int64_t begin = block() * team.teams(); begin < c.rows; begin += blocks() * team.teams()) {
     const Row<T> row = row_at<S>(c, begin + team.number());
     const RowView<S> view = view_of<S>(c, row);
-    const Held held(view, team.index(), team.size());
+    Held held(view, team.index(), team.size());
     const Partial<T> part = reduce<kMode>(held, row.true_logit, c.terms.lc_cap);
     RowStats<T> stats = row_stats(team.template merged<kMode>(part), row.label);
     const RowProbs<T> probs = probs_of(row, stats, c.terms);
     if (team.any(probs.pc_case == PcCase::kMixed)) {
+      held.forget_numbers();
       const Hinges<T> hinges = team.added(count(held, stats, probs));
       stats.active = hinges.active, stats.active_sum = hinges.active_sum;
     }
@@ -44,6 +45,7 @@ PCLC_DEVICE void forward_held(const ForwardCall<T>& c) {
       loss_sum += static_cast<double>(loss);
     }
     if (view.grad) {
+      held.forget_numbers();
       held.write(view, Writer<S, kMode>(row, probs, stats, c.terms, inverse * row.weight));
     }
     team.end_row();
@@ -94,7 +96,7 @@ template <class S, LcMode kMode, bool kKeep>
 PCLC_KERNEL(kLongThreads<S>, kLongBlocks<S>)
 forward_long(const ForwardCall<typename S::Compute> c) {
   using T = typename S::Compute;
-  using Batch = HeldVectors<S, kBatchVectors>;
+  using Batch = HeldVectors<S, kBatchVectors<S>>;
   Shared<T>& shared = shared_front<T>();
   Words* kept = reinterpret_cast<Words*>(&shared + 1);
   const double total = total_weight(c, shared);
@@ -102,7 +104,7 @@ forward_long(const ForwardCall<typename S::Compute> c) {
   ClusterTeam<T> team(shared);
   const int64_t clusters = blocks() / team.blocks_of_row();
   const int64_t cluster = block() / team.blocks_of_row();
-  const int step = threads(), batch = step * kBatchVectors;
+  const int step = threads(), batch = step * kBatchVectors<S>;
   double loss_sum = 0;
   for (int64_t i = cluster; i < c.rows; i += clusters) {
     const Row<T> row = row_at<S>(c, i);
@@ -114,8 +116,9 @@ forward_long(const ForwardCall<typename S::Compute> c) {
       return kKeep ? Batch(view, v, step, begin, end, kept) : Batch(view, v, step, end);
     };
     Partial<T> part;
+#pragma unroll 1
     for (int v = begin + thread(); v < end; v += batch) {
-      const Batch held(view, v, step, end);
+      Batch held(view, v, step, end);
       if (kKeep) held.keep(begin, end, kept);
       part = merge<kMode>(part, reduce<kMode>(held, row.true_logit, c.terms.lc_cap), Exp{});
     }
@@ -123,6 +126,7 @@ forward_long(const ForwardCall<typename S::Compute> c) {
     const RowProbs<T> probs = probs_of(row, stats, c.terms);
     if (probs.pc_case == PcCase::kMixed) {
       Hinges<T> hinges;
+#pragma unroll 1
       for (int v = begin + thread(); v < end; v += batch) {
         hinges = add(hinges, count(again(v), stats, probs));
       }
@@ -138,6 +142,7 @@ forward_long(const ForwardCall<typename S::Compute> c) {
     if (view.grad) {
       const Writer<S, kMode> writer(row, probs, stats, c.terms, inverse * row.weight);
       view.is_skipped |= writer.is_constant;
+#pragma unroll 1
       for (int v = begin + thread(); v < end; v += batch) again(v).write(view, writer, end);
     }
     team.end_row();

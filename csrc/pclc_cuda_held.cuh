@@ -6,7 +6,9 @@
 
 namespace pclc::device {
 
-constexpr int kBatchVectors = 4;  // that a thread holds at a time of long rows
+// Vectors that a thread holds at a time of long rows.
+template <class S>
+constexpr int kBatchVectors = sizeof(typename S::Stored) == 2 ? 2 : 4;
 
 // kCount classes of a short row, one for every kLanes-th: too few for vectors.
 template <class S, int kLanes, int kElements>
@@ -25,6 +27,7 @@ class HeldScalars {
   }
   PCLC_DEVICE int32_t class_of(int i) const { return index_ + i * kLanes; }
   PCLC_DEVICE T logit(int i) const { return logits_[i]; }
+  PCLC_DEVICE void forget_numbers() {}
 
   template <LcMode kMode>
   PCLC_DEVICE void write(const RowView<S>& view, const Writer<S, kMode>& writer) const {
@@ -85,6 +88,12 @@ class HeldVectors {
     return vector(i / kWidth<S>) * kWidth<S> - lead_ + i % kWidth<S>;
   }
   PCLC_DEVICE T logit(int i) const { return S::get(words_[i / kWidth<S>], i % kWidth<S>); }
+  // Numbers that are stored in less take more registers than their words.
+  PCLC_DEVICE void forget_numbers() {
+    if (sizeof(typename S::Stored) > 2) return;
+#pragma unroll
+    for (int i = 0; i < kVectors; ++i) forget(words_[i]);
+  }
 
   template <LcMode kMode>
   PCLC_DEVICE void write(const RowView<S>& view, const Writer<S, kMode>& writer,
@@ -121,10 +130,11 @@ PCLC_DEVICE void add_constraint(T a, T e, T true_logit, T cap, Partial<T>* part)
 }
 
 template <LcMode kMode, class Held, typename T = typename Held::T>
-PCLC_DEVICE Partial<T> reduce(const Held& held, T true_logit, T cap) {
+PCLC_DEVICE Partial<T> reduce(Held& held, T true_logit, T cap) {
   Partial<T> part;
 #pragma unroll
   for (int i = 0; i < Held::kCount; ++i) part.top = max_of(part.top, held.logit(i));
+  held.forget_numbers();
   const T shift = shift_of(part.top);
 #pragma unroll
   for (int i = Held::kCount - 1; i >= 0; --i) {

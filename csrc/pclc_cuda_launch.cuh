@@ -3,9 +3,9 @@
 
 #pragma once
 
-#include "pclc_cuda.h"
 #include "pclc_cuda_backward.cuh"
 #include "pclc_cuda_forward.cuh"
+#include "pclc_cuda_launches.h"
 #if !defined(PCLC_EMULATED)
 #include "pclc_cuda_host.cuh"
 #endif
@@ -18,6 +18,13 @@ constexpr int64_t kLaneClasses = 128;        // up to here a few lanes have a ro
 constexpr int64_t kRegisterClasses = 16384;  // up to here it stays in registers
 constexpr int64_t kSharedClasses = 32768;    // of a block in shared memory
 constexpr int kSmallBlock = 128;             // threads
+
+// On sm_90 a multiprocessor has 228 KB, of which every block takes 1 KB for itself: one block with
+// float32 rows, two with rows of 16 bits.
+template <class S>
+constexpr size_t kMostShared =
+    sizeof(Shared<float>) + sizeof(Words) * (kSharedClasses / kWidth<S> + 2);
+static_assert(kMostShared<Float32> <= 227 * 1024 && 2 * (kMostShared<BFloat16> + 1024) <= 228 * 1024);
 
 // The vectors that a row of this call can touch.
 template <class S, typename T>
@@ -50,7 +57,7 @@ void forward_in_registers(const ForwardCall<T>& c, const CudaPlace& place) {
   if (c.classes <= kLaneClasses) return lanes(forward_lanes<S, kMode, 16, 8>, 16);
   if (vectors <= kWarp * kEighth) return warp(forward_warp<S, kMode, kEighth>);
   if (vectors <= kWarp * kEighth * 4) return warp(forward_warp<S, kMode, kEighth * 4>);
-  if (vectors <= kWarp * kEighth * 12) return warp(forward_warp<S, kMode, kEighth * 12>);
+  if (vectors <= kWarp * kEighth * 8) return warp(forward_warp<S, kMode, kEighth * 8>);
   int threads = kSmallBlock;
   while (threads * kBlockVectors < vectors) threads *= 2;
   start<T>("forward_block", forward_block<S, kMode>, c, c.rows, 1, {threads}, place);
@@ -96,7 +103,7 @@ void backward(const BackwardCall<T>& c, const CudaPlace& place) {
 }
 
 template <typename T>
-Call<T> call_of(const pclc::Problem& p, const void* row_stats, void* grad) {
+Call<T> call_of(const Problem& p, const void* row_stats, void* grad) {
   return {p.logits,
           p.target,
           static_cast<const T*>(p.weight),
@@ -120,38 +127,36 @@ void with_mode(LcMode mode, const Run& run) {
   }
 }
 
-// The launches of one call with logits of type S; each type is compiled in a file of its own.
 template <class S>
-struct Launches {
+void Launches<S>::forward(const Problem& p, const Outputs& out, void* workspace,
+                          const CudaPlace& place) {
   using T = typename S::Compute;
-
-  static void forward(const pclc::Problem& p, const Outputs& out, void* workspace,
-                      const CudaPlace& place) {
-    auto* sums = static_cast<double*>(workspace);
-    ForwardCall<T> c{call_of<T>(p, out.row_stats, out.grad),
-                     static_cast<T*>(out.loss),
-                     static_cast<T*>(out.prob_gap),
-                     static_cast<T*>(out.logit_gap),
-                     out.runner_up,
-                     out.correct,
-                     nullptr,
-                     sums + kParts,
-                     nullptr};
-    if (p.reduction == Reduction::kMean && p.rows > kFewRows) {
-      launch(Purpose{"prepare_weights", p.rows, p.classes}, prepare_weights<T>, kParts,
-             {kSmallBlock, 1, sizeof(Shared<T>)}, place, static_cast<const Call<T>&>(c), sums);
-      c.parts = sums;
-    }
-    if (p.reduction != Reduction::kNone) c.blocks_done = counter_for(place);
-    with_mode(c.terms.lc_mode, [&](auto mode) { device::forward<S, mode>(c, place); });
+  auto* sums = static_cast<double*>(workspace);
+  ForwardCall<T> c{call_of<T>(p, out.row_stats, out.grad),
+                   static_cast<T*>(out.loss),
+                   static_cast<T*>(out.prob_gap),
+                   static_cast<T*>(out.logit_gap),
+                   out.runner_up,
+                   out.correct,
+                   nullptr,
+                   sums + kParts,
+                   nullptr};
+  if (p.reduction == Reduction::kMean && p.rows > kFewRows) {
+    launch(Purpose{"prepare_weights", p.rows, p.classes}, prepare_weights<T>, kParts,
+           {kSmallBlock, 1, sizeof(Shared<T>)}, place, static_cast<const Call<T>&>(c), sums);
+    c.parts = sums;
   }
+  if (p.reduction != Reduction::kNone) c.blocks_done = counter_for(place);
+  with_mode(c.terms.lc_mode, [&](auto mode) { device::forward<S, mode>(c, place); });
+}
 
-  static void backward(const pclc::Problem& p, const void* row_stats, const GradOutput& upstream,
-                       bool has_unit_grad, void* grad, const CudaPlace& place) {
-    const BackwardCall<T> c{call_of<T>(p, row_stats, grad), static_cast<const T*>(upstream.data),
-                            upstream.stride, has_unit_grad};
-    with_mode(c.terms.lc_mode, [&](auto mode) { device::backward<S, mode>(c, place); });
-  }
-};
+template <class S>
+void Launches<S>::backward(const Problem& p, const void* row_stats, const GradOutput& upstream,
+                           bool has_unit_grad, void* grad, const CudaPlace& place) {
+  using T = typename S::Compute;
+  const BackwardCall<T> c{call_of<T>(p, row_stats, grad), static_cast<const T*>(upstream.data),
+                          upstream.stride, has_unit_grad};
+  with_mode(c.terms.lc_mode, [&](auto mode) { device::backward<S, mode>(c, place); });
+}
 
 }  // namespace pclc::device

@@ -300,6 +300,8 @@ inline void store_words(void* to, const Words& words) {
   std::memcpy(to, &words, sizeof(words));
 }
 
+inline void forget(Words&) {}
+
 inline float float_of(uint32_t bits) { return std::bit_cast<float>(bits); }
 inline uint32_t bits_of(float value) { return std::bit_cast<uint32_t>(value); }
 inline double double_of(uint32_t low, uint32_t high) {

@@ -280,8 +280,8 @@ template <class S>
 void test_registers(Random& random) {
   test_sizes<S>(random, {"forward_lanes", {1, 2, 3, 7, 8, 9, 10, 31, 32, 33, 64, 100, 127, 128}, 40}, 9);
   test_sizes<S>(random, {"forward_warp", {129, 200, 248, 249, 250, 251, 253, 256, 257, 1000}, 9}, 6);
-  test_sizes<S>(random, {"forward_warp", {1017, 1018, 1021, 1022, 1024, 1025, 3057}, 5}, 3);
-  test_sizes<S>(random, {"forward_block", {3073, 4090, 4096, 4097, 5000, 8185, 8193}, 4}, 2);
+  test_sizes<S>(random, {"forward_warp", {1017, 1018, 1021, 1022, 1024, 1025, 2033}, 5}, 3);
+  test_sizes<S>(random, {"forward_block", {2049, 4090, 4096, 4097, 5000, 8185, 8193}, 4}, 2);
   test_sizes<S>(random, {"forward_block", {16383, 16384}, 3}, 1);
 }
 
