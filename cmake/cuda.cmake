@@ -39,6 +39,5 @@ set_target_properties(_cuda PROPERTIES CUDA_ARCHITECTURES "${architectures}"
                                        CUDA_STANDARD 20 CUDA_STANDARD_REQUIRED ON)
 # Forward and backward are to round alike: nothing is fused that the sources do not fuse.
 target_compile_options(
-  _cuda PRIVATE "$<$<COMPILE_LANGUAGE:CUDA>:-fmad=false;--expt-relaxed-constexpr>"
-                "$<$<COMPILE_LANGUAGE:CUDA>:-Werror=all-warnings>")
+  _cuda PRIVATE "$<$<COMPILE_LANGUAGE:CUDA>:-fmad=false;--expt-relaxed-constexpr>")
 install(TARGETS _cuda DESTINATION pclc_fast)

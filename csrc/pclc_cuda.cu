@@ -1,9 +1,8 @@
 // The CUDA kernels' host side: what is asked of the device, and the choice by storage type.
 
-#include "pclc_cuda.h"
-
 #include <atomic>
 
+#include "pclc_cuda.h"
 #include "pclc_cuda_host.cuh"
 #include "pclc_cuda_launches.h"
 
@@ -18,12 +17,23 @@ __device__ uint32_t counters[kEagerCounters + kCapturedCounters];
 
 __global__ void ask_for_code() {}  // is there where any kernel is
 
+std::string describe(const Purpose& purpose) {
+  return std::string("CUDA kernel ") + purpose.kernel + " for " + std::to_string(purpose.rows) +
+         " rows of " + std::to_string(purpose.classes) + " classes";
+}
+
+void check(cudaError_t error, const std::string& what) {
+  if (error == cudaSuccess) return;
+  cudaGetLastError();  // forgets it, unless nothing can run any more
+  throw std::runtime_error(what + ": " + cudaGetErrorString(error) + " (" +
+                           cudaGetErrorName(error) + ")");
+}
+
 DeviceGuard::DeviceGuard(int device) {
   int current = -1;
-  const Purpose purpose{"cudaSetDevice", 0, 0};
-  check(cudaGetDevice(&current), purpose);
+  check(cudaGetDevice(&current), "cudaGetDevice");
   if (current == device) return;
-  check(cudaSetDevice(device), purpose);
+  check(cudaSetDevice(device), "cudaSetDevice");
   before_ = current;
 }
 
@@ -31,31 +41,24 @@ DeviceGuard::~DeviceGuard() {
   if (before_ >= 0) cudaSetDevice(before_);
 }
 
-std::string describe(const Purpose& purpose, cudaError_t error) {
-  return std::string("CUDA kernel ") + purpose.kernel + " for " + std::to_string(purpose.rows) +
-         " rows of " + std::to_string(purpose.classes) + " classes: " + cudaGetErrorString(error) +
-         " (" + cudaGetErrorName(error) + ")";
-}
-
 namespace {
 
 int attribute(cudaDeviceAttr name, int device) {
   int value = 0;
-  check(cudaDeviceGetAttribute(&value, name, device), {"cudaDeviceGetAttribute", 0, 0});
+  check(cudaDeviceGetAttribute(&value, name, device), "cudaDeviceGetAttribute");
   return value;
 }
 
 int64_t ask_for_room(const void* kernel, const Shape& shape, int device) {
-  const Purpose purpose{"occupancy", 0, 0};
   const int most_shared = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
   if (shape.shared_bytes > static_cast<size_t>(most_shared)) return 0;
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most_shared),
-        purpose);
+        "cudaFuncSetAttribute");
   int count = 0;
   if (shape.cluster == 1) {
     check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&count, kernel, shape.threads,
                                                         shape.shared_bytes),
-          purpose);
+          "cudaOccupancyMaxActiveBlocksPerMultiprocessor");
     return int64_t(count) * attribute(cudaDevAttrMultiProcessorCount, device);
   }
   if (attribute(cudaDevAttrClusterLaunch, device) == 0) return 0;
@@ -99,7 +102,7 @@ uint32_t* counter_for(const CudaPlace& place) {
   uint32_t*& first = by_device[place.device];
   if (!first) {
     void* address = nullptr;
-    check(cudaGetSymbolAddress(&address, counters), {"cudaGetSymbolAddress", 0, 0});
+    check(cudaGetSymbolAddress(&address, counters), "cudaGetSymbolAddress");
     first = static_cast<uint32_t*>(address);
   }
   return captures ? first + kEagerCounters + captured++ % kCapturedCounters
@@ -129,9 +132,8 @@ std::string version(int number) {
 void forward_cuda(const Problem& problem, const Outputs& outputs, void* workspace,
                   const CudaPlace& place) {
   const device::DeviceGuard guard(place.device);
-  device::with_type(problem.dtype, [&](auto launches) {
-    launches.forward(problem, outputs, workspace, place);
-  });
+  device::with_type(problem.dtype,
+                    [&](auto launches) { launches.forward(problem, outputs, workspace, place); });
 }
 
 void backward_cuda(const Problem& problem, const void* row_stats, const GradOutput& grad_output,

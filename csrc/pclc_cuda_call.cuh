@@ -35,9 +35,9 @@ struct ForwardCall : Call<T> {
   T* logit_gap;
   int64_t* runner_up;
   bool* correct;
-  const double* parts;      // what prepare_weights has left, or null
-  double* partial_losses;   // [kMaxBlocks]
-  uint32_t* blocks_done;    // 0 before the launch and after it
+  const double* parts;     // what prepare_weights has left, or null
+  double* partial_losses;  // [kMaxBlocks]
+  uint32_t* blocks_done;   // 0 before the launch and after it
 };
 
 template <typename T>
@@ -76,9 +76,9 @@ PCLC_DEVICE Row<T> row_at(const Call<T>& c, int64_t index) {
   if (index >= c.rows) return row;
   const int64_t y = c.target[index];
   row.weight = class_weight(c, y);
-  row.state = y == c.ignore_index           ? RowState::kIgnored
+  row.state = y == c.ignore_index       ? RowState::kIgnored
               : 0 <= y && y < c.classes ? RowState::kGood
-                                            : RowState::kBad;
+                                        : RowState::kBad;
   if (row.state == RowState::kGood) {
     row.label = static_cast<int32_t>(y);
     row.true_logit = S::load(logits_of<S>(c, index)[y]);
@@ -92,7 +92,7 @@ PCLC_DEVICE RowView<S> view_of(const Call<T>& c, const Row<T>& row) {
   const int64_t offset = row.index * c.classes;
   Stored* grad = c.grad ? static_cast<Stored*>(c.grad) + offset : nullptr;
   const int32_t classes = row.state == RowState::kAbsent ? 0 : c.classes;
-  return {logits_of<S>(c, row.index), grad, offset, classes, row.label,
+  return {logits_of<S>(c, row.index),  grad, offset, classes, row.label,
           row.state != RowState::kGood};
 }
 

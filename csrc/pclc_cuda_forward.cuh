@@ -63,7 +63,9 @@ forward_lanes(const ForwardCall<typename S::Compute> c) {
 
 // Blocks of 128 threads that the registers of a multiprocessor are to suffice for.
 template <class S, int kVectors>
-constexpr int kWarpBlocks = kVectors * kWidth<S> <= 8 ? 8 : kVectors * kWidth<S> <= 32 ? 5 : 3;
+constexpr int kWarpBlocks = kVectors * kWidth<S> <= 8    ? 8
+                            : kVectors * kWidth<S> <= 32 ? 5
+                                                         : 3;
 
 // A warp has a row: kVectors * 32 vectors.
 template <class S, LcMode kMode, int kVectors>
@@ -101,11 +103,11 @@ forward_long(const ForwardCall<typename S::Compute> c) {
   Words* kept = reinterpret_cast<Words*>(&shared + 1);
   const double total = total_weight(c, shared);
   const T inverse = inverse_of<T>(total);
+  if (thread() == 0) shared.total = total, shared.loss_sum = 0;
   ClusterTeam<T> team(shared);
-  const int64_t clusters = blocks() / team.blocks_of_row();
-  const int64_t cluster = block() / team.blocks_of_row();
+  const int clusters = static_cast<int>(blocks()) / team.blocks_of_row();
+  const int cluster = static_cast<int>(block()) / team.blocks_of_row();
   const int step = threads(), batch = step * kBatchVectors<S>;
-  double loss_sum = 0;
   for (int64_t i = cluster; i < c.rows; i += clusters) {
     const Row<T> row = row_at<S>(c, i);
     RowView<S> view = view_of<S>(c, row);
@@ -136,8 +138,8 @@ forward_long(const ForwardCall<typename S::Compute> c) {
     team.stop_reading();
     if (team.rank() == 0 && thread() == 0) {
       const T loss = loss_of(row, probs, stats, c.terms);
-      save_row(c, row, probs, stats, loss, total);
-      loss_sum += static_cast<double>(loss);
+      save_row(c, row, probs, stats, loss, shared.total);
+      shared.loss_sum += static_cast<double>(loss);
     }
     if (view.grad) {
       const Writer<S, kMode> writer(row, probs, stats, c.terms, inverse * row.weight);
@@ -147,7 +149,9 @@ forward_long(const ForwardCall<typename S::Compute> c) {
     }
     team.end_row();
   }
-  if (team.rank() == 0) reduce_loss(c, loss_sum, total, cluster, clusters, shared);
+  if (team.rank() != 0) return;
+  const double loss_sum = thread() == 0 ? shared.loss_sum : 0;
+  reduce_loss(c, loss_sum, shared.total, cluster, clusters, shared);
 }
 
 }  // namespace pclc::device

@@ -90,9 +90,10 @@ class HeldVectors {
   PCLC_DEVICE T logit(int i) const { return S::get(words_[i / kWidth<S>], i % kWidth<S>); }
   // Numbers that are stored in less take more registers than their words.
   PCLC_DEVICE void forget_numbers() {
-    if (sizeof(typename S::Stored) > 2) return;
+    if constexpr (sizeof(typename S::Stored) == 2) {
 #pragma unroll
-    for (int i = 0; i < kVectors; ++i) forget(words_[i]);
+      for (int i = 0; i < kVectors; ++i) forget(words_[i]);
+    }
   }
 
   template <LcMode kMode>

@@ -26,6 +26,7 @@ struct Purpose {
   const char* kernel;
   int64_t rows, classes;
 };
+std::string describe(const Purpose& purpose);
 
 template <class Call>
 using Kernel = void (*)(Call);
@@ -42,12 +43,8 @@ class DeviceGuard {
   int before_ = -1;
 };
 
-std::string describe(const Purpose& purpose, cudaError_t error);
-inline void check(cudaError_t error, const Purpose& purpose) {
-  if (error == cudaSuccess) return;
-  cudaGetLastError();  // forgets it, unless nothing can run any more
-  throw std::runtime_error(describe(purpose, error));
-}
+// Throws unless `error` is cudaSuccess. `what` was tried.
+void check(cudaError_t error, const std::string& what);
 
 // How many blocks of a kernel, or clusters of blocks, the device runs at a time; 0 where it runs
 // none. The device is asked once.
@@ -74,7 +71,9 @@ void launch(const Purpose& purpose, void (*kernel)(Parameters...), int64_t block
   config.stream = static_cast<cudaStream_t>(place.stream);
   config.attrs = &cluster;
   config.numAttrs = shape.cluster > 1 ? 1 : 0;
-  check(cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...), purpose);
+  const cudaError_t error =
+      cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...);
+  if (error != cudaSuccess) check(error, describe(purpose));
 }
 
 }  // namespace pclc::device

@@ -24,7 +24,8 @@ constexpr int kSmallBlock = 128;             // threads
 template <class S>
 constexpr size_t kMostShared =
     sizeof(Shared<float>) + sizeof(Words) * (kSharedClasses / kWidth<S> + 2);
-static_assert(kMostShared<Float32> <= 227 * 1024 && 2 * (kMostShared<BFloat16> + 1024) <= 228 * 1024);
+static_assert(kMostShared<Float32> <= 227 * 1024 &&
+              2 * (kMostShared<BFloat16> + 1024) <= 228 * 1024);
 
 // The vectors that a row of this call can touch.
 template <class S, typename T>

@@ -16,9 +16,8 @@ template <class S>
 struct Launches {
   static void forward(const Problem& problem, const Outputs& outputs, void* workspace,
                       const CudaPlace& place);
-  static void backward(const Problem& problem, const void* row_stats,
-                       const GradOutput& grad_output, bool has_unit_grad, void* grad,
-                       const CudaPlace& place);
+  static void backward(const Problem& problem, const void* row_stats, const GradOutput& grad_output,
+                       bool has_unit_grad, void* grad, const CudaPlace& place);
 };
 
 }  // namespace pclc::device

@@ -22,6 +22,7 @@ struct alignas(16) Shared {
   Partial<T> block_partial;  // for the other blocks of a cluster
   Hinges<T> block_hinges;
   double sums[kSummingWarps];
+  double total, loss_sum;  // of the first thread, where registers are few
   bool is_last;
 };
 

@@ -1,6 +1,6 @@
 """The CUDA C++ kernels for NVIDIA GPUs. The only file that touches their compiled module.
 
-The module is there where nvcc was when pclc_fast was built; importing it needs no GPU and no driver.
+The module is there where nvcc was when pclc_fast was built. It needs no GPU to be imported.
 """
 
 from __future__ import annotations
@@ -35,10 +35,6 @@ def unavailable() -> str:
             f"its compiled module did not import ({_import_error}); "
             "it is built where CMake finds nvcc 12.8 or newer (pip install . with PCLC_CUDA=ON)"
         )
-    if torch.version.hip is not None:
-        return "it runs on NVIDIA GPUs; this PyTorch is built for AMD's"
-    if not torch.cuda.is_available():
-        return "it runs on NVIDIA GPUs, and PyTorch finds none"
     return _why_no_device()
 
 
@@ -53,6 +49,10 @@ def unsupported(input: Tensor) -> str:
 
 @functools.cache
 def _why_no_device() -> str:
+    if torch.version.hip is not None:
+        return "it runs on NVIDIA GPUs; this PyTorch is built for AMD's"
+    if not torch.cuda.is_available():
+        return "it runs on NVIDIA GPUs, and PyTorch finds none"
     return str(_cuda.unavailable())
 
 

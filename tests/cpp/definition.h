@@ -71,7 +71,8 @@ inline Row make_row(const std::vector<Real>& a, int64_t y, const pclc::Problem& 
   }
   // a_k - a_j is rounded before it is exponentiated, and sums of one type may be up to 2048 terms
   // long, one after the other where nothing is vectorised.
-  row.eps = eps * (4 + exp_error * spread + static_cast<Real>(std::min<size_t>(a.size(), 2048)) / 2);
+  row.eps =
+      eps * (4 + exp_error * spread + static_cast<Real>(std::min<size_t>(a.size(), 2048)) / 2);
   return row;
 }
 

@@ -132,7 +132,9 @@ def missing(kernels: list[Kernel]) -> list[str]:
             kinds += ["forward_lanes", "forward_warp", "forward_block"]
         wanted |= {(kind, storage, mode) for kind in kinds}
     wanted |= {(name, "", "") for name in ALONE}
-    return [f"{name}<{storage}, {mode}> is missing" for name, storage, mode in sorted(wanted - names)]
+    return [
+        f"{name}<{storage}, {mode}> is missing" for name, storage, mode in sorted(wanted - names)
+    ]
 
 
 def without_vectors(sass: str) -> list[str]:

@@ -26,12 +26,12 @@ struct OnDevice<pclc::Float64> : pclc::device::Launches<pclc::device::Float64> {
 template <class S, typename T = typename S::Compute>
 void forward(const Problem& p, const Results<T>& r) {
   std::vector<double> workspace(pclc::kCudaWorkspaceBytes / sizeof(double), NAN);
-  OnDevice<S>::forward(p,
-                       {r.loss.template as<T>(), r.row_stats.template as<T>(),
-                        r.grad.template as<void>(), r.prob_gap.template as<T>(),
-                        r.logit_gap.template as<T>(), r.runner_up.template as<int64_t>(),
-                        r.correct.template as<bool>()},
-                       workspace.data(), {});
+  OnDevice<S>::forward(
+      p,
+      {r.loss.template as<T>(), r.row_stats.template as<T>(), r.grad.template as<void>(),
+       r.prob_gap.template as<T>(), r.logit_gap.template as<T>(),
+       r.runner_up.template as<int64_t>(), r.correct.template as<bool>()},
+      workspace.data(), {});
 }
 
 template <class S>
@@ -233,7 +233,8 @@ template <class S>
 void test_bad_targets(Random& random) {
   using T = typename S::Compute;
   for (int64_t classes : {1, 10, 100, 300, 5000, 17000}) {
-    for (int64_t bad : {int64_t(-1), classes, classes + 7, INT64_MIN, INT64_MAX, int64_t(1) << 32}) {
+    for (int64_t bad :
+         {int64_t(-1), classes, classes + 7, INT64_MIN, INT64_MAX, int64_t(1) << 32}) {
       const Shape shape{5, classes, classes, 0};
       Case<S> input(random, shape, random.pick(kModes), Reduction::kNone, false);
       if (bad == input.problem.ignore_index) continue;
@@ -278,8 +279,10 @@ void test_nothing(Random& random) {
 
 template <class S>
 void test_registers(Random& random) {
-  test_sizes<S>(random, {"forward_lanes", {1, 2, 3, 7, 8, 9, 10, 31, 32, 33, 64, 100, 127, 128}, 40}, 9);
-  test_sizes<S>(random, {"forward_warp", {129, 200, 248, 249, 250, 251, 253, 256, 257, 1000}, 9}, 6);
+  test_sizes<S>(random,
+                {"forward_lanes", {1, 2, 3, 7, 8, 9, 10, 31, 32, 33, 64, 100, 127, 128}, 40}, 9);
+  test_sizes<S>(random, {"forward_warp", {129, 200, 248, 249, 250, 251, 253, 256, 257, 1000}, 9},
+                6);
   test_sizes<S>(random, {"forward_warp", {1017, 1018, 1021, 1022, 1024, 1025, 2033}, 5}, 3);
   test_sizes<S>(random, {"forward_block", {2049, 4090, 4096, 4097, 5000, 8185, 8193}, 4}, 2);
   test_sizes<S>(random, {"forward_block", {16383, 16384}, 3}, 1);
@@ -294,6 +297,13 @@ void test_shared(Random& random) {
   gpu.clusters = 2;
 }
 
+// Every size of a cluster, and rows that none holds.
+template <class S>
+void test_longest(Random& random) {
+  test_sizes<S>(random, {"forward_cluster", {65536, 65537, 131073, 262144}, 1}, 1);
+  test_sizes<S>(random, {"forward_streamed", {262145}, 1}, 1);
+}
+
 template <class S>
 void test_type(uint64_t seed) {
   Random random(seed);
@@ -303,6 +313,7 @@ void test_type(uint64_t seed) {
   if constexpr (sizeof(typename S::Compute) == 4) {
     test_registers<S>(random);
     test_shared<S>(random);
+    if constexpr (sizeof(typename S::Stored) == 4) test_longest<S>(random);
   } else {
     test_sizes<S>(random, {"forward_streamed", {1, 2, 3, 10, 31, 127, 1000, 1025, 4099}, 7}, 3);
   }
