@@ -85,17 +85,21 @@ forward_block(const ForwardCall<typename S::Compute> c) {
   forward_held<S, kMode, Team, HeldVectors<S, kBlockVectors>>(c);
 }
 
-// Of a block that has a row, or a share of one, in shared memory; and the blocks of a
-// multiprocessor: 32 warps, with 64 registers a thread, twice that for float64.
-template <class S>
-constexpr int kLongThreads = sizeof(typename S::Stored) == 4 ? 1024 : 512;
-template <class S>
-constexpr int kLongBlocks = sizeof(typename S::Stored) == 2 ? 2 : 1;
+// The threads of forward_long, and the blocks of them that a multiprocessor is to have registers
+// for: 32 warps, 24 where nothing is kept, 12 with float64.
+template <class S, bool kKeep>
+constexpr int kLongThreads = !kKeep                            ? 384
+                             : sizeof(typename S::Stored) == 4 ? 1024
+                                                               : 512;
+template <class S, bool kKeep>
+constexpr int kLongBlocks = sizeof(typename S::Stored) == 8            ? 1
+                            : kKeep && sizeof(typename S::Stored) == 4 ? 1
+                                                                       : 2;
 
 // A row is shared by the blocks of a cluster, each of which keeps its vectors in shared memory; or
 // it is one block's, which reads it again from global memory for every later pass.
 template <class S, LcMode kMode, bool kKeep>
-PCLC_KERNEL(kLongThreads<S>, kLongBlocks<S>)
+PCLC_KERNEL((kLongThreads<S, kKeep>), (kLongBlocks<S, kKeep>))
 forward_long(const ForwardCall<typename S::Compute> c) {
   using T = typename S::Compute;
   using Batch = HeldVectors<S, kBatchVectors<S>>;

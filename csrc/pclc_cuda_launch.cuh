@@ -68,7 +68,7 @@ void forward_in_registers(const ForwardCall<T>& c, const CudaPlace& place) {
 template <class S, LcMode kMode, typename T = typename S::Compute>
 void forward_long_rows(const ForwardCall<T>& c, const CudaPlace& place) {
   if constexpr (sizeof(T) == 4) {
-    const int threads = kLongThreads<S>;
+    const int threads = kLongThreads<S, true>;
     for (int cluster : {1, 2, 4, 8}) {
       if (c.classes > kSharedClasses * cluster) continue;
       const int64_t share = (vectors_of<S>(c) + cluster - 1) / cluster;
@@ -79,7 +79,7 @@ void forward_long_rows(const ForwardCall<T>& c, const CudaPlace& place) {
       return start<T>(name, forward_long<S, kMode, true>, c, c.rows, 1, shape, place);
     }
   }
-  const int threads = c.classes <= 1024 ? kSmallBlock : 512;
+  const int threads = c.classes <= 1024 ? kSmallBlock : kLongThreads<S, false>;
   start<T>("forward_streamed", forward_long<S, kMode, false>, c, c.rows, 1, {threads}, place);
 }
 
