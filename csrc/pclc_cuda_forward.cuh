@@ -92,9 +92,7 @@ constexpr int kLongThreads = !kKeep                            ? 384
                              : sizeof(typename S::Stored) == 4 ? 1024
                                                                : 512;
 template <class S, bool kKeep>
-constexpr int kLongBlocks = sizeof(typename S::Stored) == 8            ? 1
-                            : kKeep && sizeof(typename S::Stored) == 4 ? 1
-                                                                       : 2;
+constexpr int kLongBlocks = sizeof(typename S::Stored) <= (kKeep ? 2 : 4) ? 2 : 1;
 
 // A row is shared by the blocks of a cluster, each of which keeps its vectors in shared memory; or
 // it is one block's, which reads it again from global memory for every later pass.
