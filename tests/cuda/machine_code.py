@@ -52,7 +52,7 @@ class Kernel(NamedTuple):
     def warps(self) -> int:
         """How many warps on a multiprocessor its registers have to suffice for."""
         if self.name == "forward_long":
-            return 12 if self.storage == "Float64" else 32 if self.numbers[0] else 24
+            return 12 if self.storage == "Float64" else 24
         if self.name == "forward_warp":
             elements = self.numbers[0] * 16 // STORED[self.storage]
             return {8: 32, 32: 20}.get(elements, 12)
