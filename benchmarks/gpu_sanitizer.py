@@ -19,7 +19,8 @@ from .gpu_record import FAIL, NOT_RUN, PASS, Record
 TOOLS = ("memcheck", "racecheck")
 _ROOT = Path(__file__).resolve().parent.parent
 _FOUND = 86  # the exit status that the tool is asked to give where it finds something
-_WIDTHS = (10, 1000, 40_000)  # rows that share a program, a tile in registers, block by block
+# Rows that share a program or a warp, in registers, in shared memory, and block by block.
+_WIDTHS = (10, 1000, 5000, 20_000, 40_000)
 # "ERROR SUMMARY: 2 errors", "RACECHECK SUMMARY: 1 hazard displayed (1 error, 0 warnings)"
 _SUMMARY = re.compile(r"(?:ERROR|RACECHECK) SUMMARY: (\d+) (?:error|hazard)")
 

@@ -1,33 +1,11 @@
-// The Python module: integers (addresses, sizes) in, exceptions out. The only file that sees
-// Python.
+// The Python module of the CPU kernels: integers (addresses, sizes) in, exceptions out. Only this
+// file and module_cuda.cpp see Python.
 
 #include <pybind11/pybind11.h>
 
-#include "pclc.h"
+#include "arguments.h"
 
 namespace {
-
-template <typename T>
-T* address(uintptr_t value) {
-  return reinterpret_cast<T*>(value);
-}
-
-pclc::Problem problem(uintptr_t logits, uintptr_t target, uintptr_t weight, int dtype, int64_t rows,
-                      int64_t classes, int64_t row_stride, int64_t ignore_index, int reduction,
-                      int lc_mode, bool pc_mean, uintptr_t coefficients) {
-  return {address<const void>(logits),
-          address<const int64_t>(target),
-          address<const void>(weight),
-          static_cast<pclc::DType>(dtype),
-          rows,
-          classes,
-          row_stride,
-          ignore_index,
-          static_cast<pclc::Reduction>(reduction),
-          static_cast<pclc::LcMode>(lc_mode),
-          pc_mean,
-          *address<const pclc::Coefficients>(coefficients)};
-}
 
 // Returns the position of the first bad target, or -1.
 int64_t forward_cpu(uintptr_t logits, uintptr_t target, uintptr_t weight, int dtype, int64_t rows,
@@ -35,14 +13,13 @@ int64_t forward_cpu(uintptr_t logits, uintptr_t target, uintptr_t weight, int dt
                     int lc_mode, bool pc_mean, uintptr_t coefficients, uintptr_t loss,
                     uintptr_t row_stats, uintptr_t grad, uintptr_t prob_gap, uintptr_t logit_gap,
                     uintptr_t runner_up, uintptr_t correct, int threads) {
-  const pclc::Problem input = problem(logits, target, weight, dtype, rows, classes, row_stride,
-                                      ignore_index, reduction, lc_mode, pc_mean, coefficients);
-  const pclc::Outputs outputs{address<void>(loss),      address<void>(row_stats),
-                              address<void>(grad),      address<void>(prob_gap),
-                              address<void>(logit_gap), address<int64_t>(runner_up),
-                              address<bool>(correct)};
+  const pclc::Problem problem =
+      pclc::problem_of(logits, target, weight, dtype, rows, classes, row_stride, ignore_index,
+                       reduction, lc_mode, pc_mean, coefficients);
+  const pclc::Outputs outputs =
+      pclc::outputs_of(loss, row_stats, grad, prob_gap, logit_gap, runner_up, correct);
   pybind11::gil_scoped_release release;
-  return pclc::forward_cpu(input, outputs, threads);
+  return pclc::forward_cpu(problem, outputs, threads);
 }
 
 int64_t backward_cpu(uintptr_t logits, uintptr_t target, uintptr_t weight, int dtype, int64_t rows,
@@ -50,12 +27,13 @@ int64_t backward_cpu(uintptr_t logits, uintptr_t target, uintptr_t weight, int d
                      int lc_mode, bool pc_mean, uintptr_t coefficients, uintptr_t row_stats,
                      uintptr_t grad_output, int64_t grad_output_stride, uintptr_t grad,
                      int threads) {
-  const pclc::Problem input = problem(logits, target, weight, dtype, rows, classes, row_stride,
-                                      ignore_index, reduction, lc_mode, pc_mean, coefficients);
-  const pclc::GradOutput upstream{address<const void>(grad_output), grad_output_stride};
+  const pclc::Problem problem =
+      pclc::problem_of(logits, target, weight, dtype, rows, classes, row_stride, ignore_index,
+                       reduction, lc_mode, pc_mean, coefficients);
+  const pclc::GradOutput upstream{pclc::address<const void>(grad_output), grad_output_stride};
   pybind11::gil_scoped_release release;
-  return pclc::backward_cpu(input, address<const void>(row_stats), upstream, address<void>(grad),
-                            threads);
+  return pclc::backward_cpu(problem, pclc::address<const void>(row_stats), upstream,
+                            pclc::address<void>(grad), threads);
 }
 
 }  // namespace

@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
-from .backends import native, triton
+from .backends import cuda, native, triton
 from .options import Options
 
 REFERENCE = "reference"
@@ -44,8 +44,9 @@ class Kernel(Protocol):
     ) -> None: ...
 
 
-_KERNELS: dict[str, Kernel] = {"native": native, "triton": triton}
-_FASTEST = {"cpu": "native", "cuda": "triton"}  # by the type of the device
+_KERNELS: dict[str, Kernel] = {"native": native, "triton": triton, "cuda": cuda}
+# By the type of the device. The CUDA C++ kernels have been measured on none yet.
+_FASTEST = {"cpu": "native", "cuda": "triton"}
 
 
 class BackendStatus(NamedTuple):

@@ -89,19 +89,28 @@ def _is_one_of(modules: list[str], name: str) -> bool:
     return within(name, *modules)
 
 
-def only_native_touches_the_compiled_module(root: Path) -> list[str]:
-    files = list(sources(root, but="backends/native.py"))
-    found = breaches(root, files, lambda name: within(name, f"{PACKAGE}._C"))
+def _touch_a_compiled_module(root: Path, module: str, owner: str) -> list[str]:
+    """What others than the backend ``owner`` do with ``pclc_fast.module``."""
+    files = list(sources(root, but=f"backends/{owner}.py"))
+    found = breaches(root, files, lambda name: within(name, f"{PACKAGE}.{module}"))
     for file in files:
         for node in nodes(file):
-            by_name = isinstance(node, ast.Constant) and node.value == f"{PACKAGE}._C"
+            by_name = isinstance(node, ast.Constant) and node.value == f"{PACKAGE}.{module}"
             if by_name or (
                 isinstance(node, ast.Attribute)
-                and node.attr == "_C"
+                and node.attr == module
                 and ast.unparse(node.value) != "torch"
             ):
                 found.append(f"{file.name} reaches for {ast.unparse(node)}")
     return found
+
+
+def only_native_touches_the_cpu_module(root: Path) -> list[str]:
+    return _touch_a_compiled_module(root, "_C", "native")
+
+
+def only_cuda_touches_the_cuda_module(root: Path) -> list[str]:
+    return _touch_a_compiled_module(root, "_cuda", "cuda")
 
 
 def lab_uses_the_public_surface(root: Path) -> list[str]:
@@ -131,9 +140,9 @@ def _includes(root: Path, pattern: str) -> Iterator[tuple[str, str]]:
                 yield file.name, f"{file.name} includes {header}"
 
 
-def only_module_cpp_sees_python(root: Path) -> list[str]:
+def only_modules_see_python(root: Path) -> list[str]:
     found = _includes(root, r"Python\.h|pybind11/|structmember\.h|nanobind/")
-    return [breach for name, breach in found if name != "module.cpp"]
+    return [breach for name, breach in found if name not in ("module.cpp", "module_cuda.cpp")]
 
 
 def kernels_do_not_see_libtorch(root: Path) -> list[str]:
@@ -145,10 +154,11 @@ RULES = {
     for rule in (
         reference_imports_nothing_of_ours,
         backends_do_not_import_each_other,
-        only_native_touches_the_compiled_module,
+        only_native_touches_the_cpu_module,
+        only_cuda_touches_the_cuda_module,
         lab_uses_the_public_surface,
         core_does_not_import_the_lab_or_what_it_needs,
-        only_module_cpp_sees_python,
+        only_modules_see_python,
         kernels_do_not_see_libtorch,
     )
 }
@@ -255,10 +265,12 @@ def copy(tmp_path: Path) -> Path:
         ),
         ("backends_do_not_import_each_other", "backends/triton_row.py", "from . import native"),
         ("backends_do_not_import_each_other", "backends/native.py", "from .triton_row import x"),
-        ("only_native_touches_the_compiled_module", "loss.py", "from . import _C"),
-        ("only_native_touches_the_compiled_module", "backends/other.py", "from .._C import x"),
-        ("only_native_touches_the_compiled_module", "lab/spoiled.py", "name = 'pclc_fast._C'"),
-        ("only_native_touches_the_compiled_module", "dispatch.py", "native._C.forward_cpu"),
+        ("only_native_touches_the_cpu_module", "loss.py", "from . import _C"),
+        ("only_native_touches_the_cpu_module", "backends/other.py", "from .._C import x"),
+        ("only_native_touches_the_cpu_module", "lab/spoiled.py", "name = 'pclc_fast._C'"),
+        ("only_native_touches_the_cpu_module", "dispatch.py", "native._C.forward_cpu"),
+        ("only_cuda_touches_the_cuda_module", "backends/other.py", "from .._cuda import x"),
+        ("only_cuda_touches_the_cuda_module", "dispatch.py", "cuda._cuda.forward_cuda"),
         ("lab_uses_the_public_surface", "lab/spoiled.py", "from pclc_fast.options import Options"),
         ("lab_uses_the_public_surface", "lab/spoiled.py", "from .. import dispatch"),
         ("lab_uses_the_public_surface", "lab/spoiled.py", "from ..tensors import check_targets"),
@@ -266,8 +278,9 @@ def copy(tmp_path: Path) -> Path:
         ("core_does_not_import_the_lab_or_what_it_needs", "loss.py", "import numpy as np"),
         ("core_does_not_import_the_lab_or_what_it_needs", "loss.py", "def f(): from . import lab"),
         ("core_does_not_import_the_lab_or_what_it_needs", "tensors.py", "import torchvision.io"),
-        ("only_module_cpp_sees_python", "../csrc/pclc_cpu.cpp", "#include <Python.h>"),
-        ("only_module_cpp_sees_python", "../csrc/pclc.h", "  # include <pybind11/numpy.h>"),
+        ("only_modules_see_python", "../csrc/pclc_cpu.cpp", "#include <Python.h>"),
+        ("only_modules_see_python", "../csrc/pclc_cuda.cu", "#include <pybind11/pybind11.h>"),
+        ("only_modules_see_python", "../csrc/pclc.h", "  # include <pybind11/numpy.h>"),
         ("kernels_do_not_see_libtorch", "../csrc/module.cpp", "#include <torch/extension.h>"),
         ("kernels_do_not_see_libtorch", "../csrc/pclc_row.h", '#include "c10/util/Half.h"'),
     ],

@@ -1,4 +1,4 @@
-"""The compiled C++ kernels for the CPU. The only file that touches the compiled module."""
+"""The compiled C++ kernels for the CPU. The only file that touches their module."""
 
 from __future__ import annotations
 

@@ -16,6 +16,19 @@ struct Bounded {
   Real error = 0;
 };
 
+inline Bounded scaled(const Bounded& b, Real scale) {
+  return {b.value * scale, b.error * std::fabs(scale)};
+}
+
+// Whether `got` is a number within the bounds, or the rounding of one.
+inline bool within(Real got, const Bounded& expected, const Format& format) {
+  if (std::isnan(expected.value)) return std::isnan(got);
+  if (std::isinf(expected.value)) return got == expected.value;
+  return std::fabs(got - expected.value) <= expected.error ||
+         (round_to(expected.value - expected.error, format) <= got &&
+          got <= round_to(expected.value + expected.error, format));
+}
+
 struct Definition {
   Bounded loss;
   std::vector<Bounded> grad;
@@ -39,8 +52,9 @@ struct Row {
   bool is_false(int64_t k) const { return k != y && a[k] > -HUGE_VALL; }  // and can be pressed on
 };
 
+// `exp_error`: of exp(x), in eps for each unit of x, the rounding of x included.
 inline Row make_row(const std::vector<Real>& a, int64_t y, const pclc::Problem& problem, Real eps,
-                    Real tiny) {
+                    Real tiny, Real exp_error) {
   Row row{a, problem, y, y == 0 ? 1 : 0, std::vector<Real>(a.size()), 0, 0};
   for (int64_t k = 0; k < row.classes(); ++k) {
     if (k != y && a[k] > a[row.j]) row.j = k;
@@ -57,7 +71,8 @@ inline Row make_row(const std::vector<Real>& a, int64_t y, const pclc::Problem& 
   }
   // a_k - a_j is rounded before it is exponentiated, and sums of one type may be up to 1024 terms
   // long, one after the other where nothing is vectorised.
-  row.eps = eps * (4 + spread + static_cast<Real>(std::min<size_t>(a.size(), 1024)) / 2);
+  row.eps =
+      eps * (4 + exp_error * spread + static_cast<Real>(std::min<size_t>(a.size(), 1024)) / 2);
   return row;
 }
 
@@ -196,7 +211,7 @@ inline std::vector<Real> draw_row(Random& random, int64_t classes, int64_t y, do
 
 // `tiny` is the smallest normal number of the arithmetic: exponentials below it may be 0.
 inline Definition define(const std::vector<Real>& a, int64_t y, const pclc::Problem& problem,
-                         Real eps, Real tiny) {
+                         Real eps, Real tiny, Real exp_error = 1) {
   const Real nan = std::numeric_limits<Real>::quiet_NaN();
   Definition d;
   d.grad.resize(a.size());
@@ -213,7 +228,7 @@ inline Definition define(const std::vector<Real>& a, int64_t y, const pclc::Prob
     return d;
   }
   if (a.size() == 1) return d;
-  const Row row = make_row(a, y, problem, eps, tiny);
+  const Row row = make_row(a, y, problem, eps, tiny, exp_error);
   add_cross_entropy(row, &d);
   add_probabilistically_compact(row, &d);
   add_logit_constraint(row, &d);

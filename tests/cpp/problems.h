@@ -107,11 +107,11 @@ struct Case {
   Real row_weight(int64_t i) {
     return is_ignored(i) ? 0 : problem.weight ? static_cast<Real>(weight.as<T>()[label(i)]) : 1;
   }
-  Definition defined(int64_t i) {
+  Definition defined(int64_t i, Real exp_error = 1) {
     std::vector<Real> a;
     for (int64_t k = 0; k < problem.classes; ++k) a.push_back(S::load(row(i)[k]));
     const Real eps = std::numeric_limits<T>::epsilon() / 2;
-    return define(a, label(i), problem, eps, std::numeric_limits<T>::min());
+    return define(a, label(i), problem, eps, std::numeric_limits<T>::min(), exp_error);
   }
 
   static void make_special(Random& random, int64_t y, std::vector<Real>* a) {

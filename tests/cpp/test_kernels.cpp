@@ -7,24 +7,11 @@ namespace {
 
 long cases_seen[3] = {};  // rows where all, none and some of the hinges were active
 
-// Whether `got` is a number within the bounds, or the rounding of one.
-bool within(Real got, const Bounded& expected, const Format& format) {
-  if (std::isnan(expected.value)) return std::isnan(got);
-  if (std::isinf(expected.value)) return got == expected.value;
-  return std::fabs(got - expected.value) <= expected.error ||
-         (round_to(expected.value - expected.error, format) <= got &&
-          got <= round_to(expected.value + expected.error, format));
-}
-
 // Compilers can put MMX instructions into vectorised code for SSE2 and forget to end them; every
 // later use of long double is then NaN.
 bool x87_is_usable() {
   volatile Real two = 2;
   return two * two == 4;
-}
-
-Bounded scaled(const Bounded& b, Real scale) {
-  return {b.value * scale, b.error * std::fabs(scale)};
 }
 
 // Runs one problem in every way there is and compares.
