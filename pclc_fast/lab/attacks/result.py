@@ -14,6 +14,7 @@ from torch import Tensor
 from ..summary import wilson_interval
 
 Norm = Literal["Linf", "L2"]
+Threat = Literal["white-box", "transfer", "score", "noise"]
 FORMAT = "pclc-attacks-1"
 
 
@@ -49,7 +50,7 @@ class Attack:
     key: str  # unique in a result: "pgd-40", "apgd-ce"
     title: str  # for people: "PGD-40"
     source: str  # where its settings come from: "Tables 1, 2 and 5", "released notebook", "strong"
-    threat: Literal["white-box", "transfer", "score"]  # what the attacker sees of the model
+    threat: Threat  # what the attacker sees of the model
     settings: dict[str, Any]  # every number that decides what it does: loss, steps, step_size, ...
 
 
@@ -72,15 +73,15 @@ class Caution:
 
 @dataclass(frozen=True)
 class Trace:
-    """What happened at each step; sums over restarts and targets, all of them [steps].
+    """What happened before the first step (entry 0) and after each; sums over restarts and targets.
 
     An entry of ``loss``, ``gradient`` or ``zero_pixels`` is None where nothing was measured.
     """
 
     active: list[int]  # images that were still in the batch, times restarts and targets
-    fooled: list[int]  # that were misclassified for the first time after this step
-    loss: list[float | None]  # mean over the active
-    gradient: list[float | None]  # median over the active of max |gradient|
+    fooled: list[int]  # of these, those now misclassified
+    loss: list[float | None]  # what is climbed: mean over the active
+    gradient: list[float | None]  # geometric mean of max |gradient|, zero ones left out
     zero_pixels: list[float | None]  # share of the gradient's entries that are exactly 0
     zero: list[int]  # gradients that are 0 in every pixel
     vanishing: list[int]  # gradients not 0, but below 1e-8 in every pixel
