@@ -19,6 +19,7 @@ from .data.store import Store
 from .distributed import World, is_first_on_machine, join_world
 from .environment import device_name, environment, git_commit, versions
 from .errors import RunError
+from .models import build_model
 from .progress import Progress
 from .recipes import fill_in, phases
 from .run_folder import RunFolder, find_runs
@@ -86,6 +87,7 @@ def _run_all(
 def _new_runs(config: TrainConfig, data: ImageData, world: World) -> Runs:
     """The folder and the filled-in configuration of every seed."""
     config = fill_in(config, data.shape[0])
+    _check_model(config, data)
     default: Switch = "on" if world.device.type == "cuda" else "off"
     name = f"{Path(config.data).name}-{config.model}-{config.loss}".replace(":", "-")
     out = Path("runs") / name if config.out is None else config.out
@@ -101,6 +103,15 @@ def _new_runs(config: TrainConfig, data: ImageData, world: World) -> Runs:
         (RunFolder(folder), dataclasses.replace(config, seeds=(seed,), out=folder))
         for folder, seed in zip(folders, config.seeds, strict=True)
     ]
+
+
+def _check_model(config: TrainConfig, data: ImageData) -> None:
+    """Raise RunError where the network cannot be made, before a folder is."""
+    assert config.model is not None  # filled in
+    try:
+        build_model(config.model, data.shape, data.classes, mean=data.mean, std=data.std, seed=0)
+    except ValueError as error:
+        raise RunError(f"--model: {error}", code=2) from error
 
 
 def _resumed(config: TrainConfig) -> Runs:
