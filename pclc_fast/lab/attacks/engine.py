@@ -236,6 +236,12 @@ def likeliest_false(logits: Tensor, labels: Tensor, count: int) -> Tensor:
     return false.sort(dim=1, descending=True, stable=True).indices[:, :count]
 
 
+def rank_of(logits: Tensor, classes: Tensor) -> Tensor:
+    """Which place a class has among the logits of its row; 1 is the largest: [B], int64."""
+    order = logits.sort(dim=1, descending=True, stable=True).indices
+    return (order == classes.unsqueeze(1)).int().argmax(dim=1) + 1
+
+
 def at_clean(lanes: Lanes) -> Tensor:
     """Start from the clean images."""
     return lanes.ball.clean
