@@ -12,7 +12,7 @@ def result_table(result: Result) -> Table:
     """Accuracy in percent for each attack and epsilon, in the order in which they ran."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.title = (
-        "Accuracy (%) after this attack and all before it"
+        "Accuracy (%) left by this attack and all before it"
         if result.cumulative
         else "Accuracy (%) under each attack alone"
     )
@@ -20,6 +20,10 @@ def result_table(result: Result) -> Table:
     for epsilon in result.epsilons:
         table.add_column(f"{result.norm} {epsilon:g}", justify="right")
     table.add_row("none", *[_percent(result.clean)] * len(result.epsilons))
+    if result.cumulative and len(result.epsilons) > 1:
+        smaller = [result.clean]
+        smaller += [result.worst_case(epsilon) for epsilon in result.epsilons[:-1]]
+        table.add_row("found within a smaller budget", *map(_percent, smaller))
     for attack in result.attacks:
         table.add_row(attack.title, *(_entry(result, attack, e) for e in result.epsilons))
     table.add_section()
