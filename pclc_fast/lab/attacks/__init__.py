@@ -1,7 +1,7 @@
 """Attacks on classifiers of images in [0, 1], and what they leave of a model's accuracy."""
 
 from .evaluate import evaluate
-from .plain import budget, fgsm, pgd
+from .images import attack_images
 from .preset import Preset, Spec
 from .result import Result
 from .result_file import load_result, save_result
@@ -10,10 +10,8 @@ __all__ = [
     "Preset",
     "Result",
     "Spec",
-    "budget",
+    "attack_images",
     "evaluate",
-    "fgsm",
     "load_result",
-    "pgd",
     "save_result",
 ]
