@@ -65,6 +65,7 @@ def evaluate(
     ``Result.cautions``.
     """
     start = time.perf_counter()
+    checks.check_norm(norm)
     subjects = _subjects(model, images, labels, substitute, seed, batch_size)
     classes = subjects.logits.shape[1]
     whole = find_preset(preset, tuple(images.shape[1:]), classes)
