@@ -2,9 +2,9 @@
 
     python -m benchmarks.training --root FOLDER_WITH_MNIST
 
-The usual loop is a DataLoader with ToTensor and two workers, F.cross_entropy and Adam. It runs twice,
-with PyTorch's default threads, which then compete with the workers, and with one thread. The loops
-take turns, epoch by epoch, so that all meet the same machine. It needs torchvision.
+The usual loop is a DataLoader with ToTensor and two workers, F.cross_entropy and Adam. It runs
+twice, with PyTorch's default threads, which then compete with the workers, and with one thread. The
+loops take turns, epoch by epoch, so that all meet the same machine. It needs torchvision.
 """
 
 from __future__ import annotations

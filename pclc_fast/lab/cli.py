@@ -50,7 +50,12 @@ def run(arguments: Sequence[str]) -> int:
     if name is None:
         return _no_command(given)
     command = _COMMANDS[name]
-    config = tyro.cli(command.configuration, prog=f"pclc {name}", args=given[len(name.split()) :])
+    config = tyro.cli(
+        command.configuration,
+        prog=f"pclc {name}",
+        args=given[len(name.split()) :],
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
     try:
         config.check()
     except (TypeError, ValueError) as error:

@@ -11,7 +11,7 @@ from torch import Tensor
 CLASSES = 10
 _TEST_SHARE = 0.25
 _SPLIT_SEED = 0  # one split for every run, so that runs differ by their training alone
-_BRIGHTEST = 16  # the pixels are counts from 0 to 16
+BRIGHTEST = 16  # the pixels are counts from 0 to 16
 
 
 class DigitsData(NamedTuple):
@@ -26,7 +26,7 @@ class DigitsData(NamedTuple):
 def digits_data() -> DigitsData:
     """Return the digits, a quarter of every class held out for the test."""
     pixels, labels = load_digits(return_X_y=True)
-    images = torch.from_numpy(pixels).float().div_(_BRIGHTEST).reshape(-1, 1, 8, 8)
+    images = torch.from_numpy(pixels).float().div_(BRIGHTEST).reshape(-1, 1, 8, 8)
     labels = torch.from_numpy(labels).long()
     train, test = stratified_split(labels)
     return DigitsData(images[train], labels[train], images[test], labels[test])
