@@ -15,53 +15,68 @@ METHODS = {
     "gce+at": "GCE + AT",
     "pclc+at": "PC-LC + AT",
 }
+SUBJECTS = {
+    "1": "white-box attacks",
+    "2": "beside guided complement entropy",
+    "3": "black-box attacks",
+    "4": "many classes",
+    "5": "with adversarial training",
+}
 TITLES = {"clean": "Clean", "cw": "C&W"}
 
 
 class Line(NamedTuple):
-    """An attack at an epsilon in one table, with one entry for each column."""
+    """An attack at an epsilon, with one entry for each column."""
 
     title: str
-    table: str
     epsilon: float | None
     cells: list[str | None]  # items of the paper's rows, by method
     keys: dict[str, str | None]  # by run: "clean", the key of its attack, or None
 
 
-class Comparison(NamedTuple):
-    """What the paper has for the data of the runs, and which runs stand beside it."""
+class PaperTable(NamedTuple):
+    """What one table of the paper has for one of the data sets, with the runs beside it."""
 
+    title: str
     data: str
     methods: list[str]
     runs: list[Run]
     lines: list[Line]
 
 
-def beside_the_paper(document: Document) -> Comparison:
-    """Line up the paper's tables with the runs; no lines where it has none for their data."""
+def beside_the_paper(document: Document) -> list[PaperTable]:
+    """Line up the paper's tables with the runs on the same data."""
     numbers = [n for n in document["paper"] if n["quantity"] == "accuracy"]
+    places = dict.fromkeys((n["table"], n["data"]) for n in numbers)
+    return [
+        _table(
+            *place,
+            [n for n in numbers if (n["table"], n["data"]) == place],
+            [r for r in document["runs"] if r["attacked"] and r["data"].get("set") == place[1]],
+        )
+        for place in sorted(places)
+    ]
+
+
+def _table(table: str, data: str, numbers: list[dict[str, Any]], runs: list[Run]) -> PaperTable:
     methods = [m for m in METHODS if any(n["method"] == m for n in numbers)]
-    runs = [run for run in document["runs"] if run["attacked"]]
-    places = dict.fromkeys((n["table"], n["data"], n["attack"], n["epsilon"]) for n in numbers)
     lines = []
-    for place in places:
-        table, data, attack, epsilon = place
+    for attack, epsilon in dict.fromkeys((n["attack"], n["epsilon"]) for n in numbers):
         here = {
             n["method"]: paper_item(n)
             for n in numbers
-            if (n["table"], n["data"], n["attack"], n["epsilon"]) == place
+            if (n["attack"], n["epsilon"]) == (attack, epsilon)
         }
-        beside = {r["id"]: _key(r, table, attack, epsilon) for r in runs if _data(r) == data}
-        cells = [here.get(method) for method in methods]
-        title = TITLES.get(attack, attack.upper())
-        lines.append(Line(title, table, epsilon, cells, beside))
-    names = dict.fromkeys(filter(None, map(_data, document["runs"])))
-    return Comparison(", ".join(names), [METHODS[m] for m in methods], runs, lines)
-
-
-def _data(run: Run) -> str | None:
-    name: str | None = run["data"].get("set")
-    return name
+        lines.append(
+            Line(
+                TITLES.get(attack, attack.upper()),
+                epsilon,
+                [here.get(method) for method in methods],
+                {run["id"]: _key(run, table, attack, epsilon) for run in runs},
+            )
+        )
+    title = f"Table {table}: {SUBJECTS[table]}"
+    return PaperTable(title, data, [METHODS[m] for m in methods], runs, lines)
 
 
 def _key(run: Run, table: str, attack: str, epsilon: float | None) -> str | None:

@@ -74,7 +74,9 @@ def line_chart(
         if len(banded) > 1:
             edge = [(p.x, p.high) for p in banded] + [(p.x, p.low) for p in reversed(banded)]
             corners = " ".join(f"{x(a):.1f},{y(b or 0.0):.1f}" for a, b in edge)
-            parts.append(Markup('<polygon class="band c{}" points="{}"/>').format(one.colour, corners))
+            parts.append(
+                Markup('<polygon class="band c{}" points="{}"/>').format(one.colour, corners)
+            )
     for one in series:
         path = " ".join(f"{x(p.x):.1f},{y(p.y):.1f}" for p in one.points)
         dash = " dashed" if one.dashed else ""
@@ -122,7 +124,9 @@ def bar_chart(
     path = " ".join(f"{a:.1f},{b:.1f}" for a, b, _ in middles)
     parts.append(Markup('<polyline class="line ink" points="{}"/>').format(path))
     parts += [
-        Markup('<circle class="mark ink" cx="{:.1f}" cy="{:.1f}" r="2.5" data-row="{}"/>').format(*m)
+        Markup('<circle class="mark ink" cx="{:.1f}" cy="{:.1f}" r="2.5" data-row="{}"/>').format(
+            *m
+        )
         for m in middles
     ]
     parts.append(_bar_ticks(x, right, x_ticks, most))

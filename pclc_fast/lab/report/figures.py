@@ -79,10 +79,7 @@ def rank_bars(run: Run, sweep: dict[str, Any]) -> Markup:
     """Figure 2: of the images newly fooled at each epsilon, which rank their new class had."""
     steps = [step for step in sweep["steps"] if step["epsilon"] > 0]
     bars = [
-        [
-            _point("rank", run, sweep["attack"], step["epsilon"], rank, step[rank])
-            for rank in RANKS
-        ]
+        [_point("rank", run, sweep["attack"], step["epsilon"], rank, step[rank]) for rank in RANKS]
         for step in steps
     ]
     line = [
@@ -127,7 +124,5 @@ def embedding(run: Run, *, attacked: bool) -> Markup:
     return scatter_chart(f"t-SNE of the penultimate layer of {run['id']}, {what}", dots)
 
 
-def _point(
-    section: str, run: Run, item: str, epsilon: float, quantity: str, share: float
-) -> Point:
+def _point(section: str, run: Run, item: str, epsilon: float, quantity: str, share: float) -> Point:
     return Point(epsilon, 100 * share, row_name(section, run["id"], item, epsilon, quantity))

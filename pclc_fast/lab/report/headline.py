@@ -10,6 +10,11 @@ from markupsafe import Markup
 from .numbers import Numbers
 
 Run = dict[str, Any]
+_EPSILON = "\N{GREEK SMALL LETTER EPSILON}"
+_FREEDOM = {
+    "Linf": f"With every pixel free to move by {_EPSILON}",
+    "L2": f"With the image free to move by a Euclidean distance of {_EPSILON}",
+}
 
 
 def worst_case(name: str, runs: Sequence[Run], numbers: Numbers) -> Markup:
@@ -19,28 +24,17 @@ def worst_case(name: str, runs: Sequence[Run], numbers: Numbers) -> Markup:
     epsilons = [share["epsilon"] for share in runs[0]["attacked"]["worst"]]
     if not epsilons:
         return Markup("No attack had a budget, so there is no worst case to state.")
-    shares = [_share(name, runs, epsilon, numbers) for epsilon in epsilons]
-    run = runs[0]["id"]
-    total = numbers("clean", run, "", None, "images", "count")
-    of = Markup("of {} test images").format(total)
+    total = numbers("clean", runs[0]["id"], "", None, "images", "count")
+    images = Markup("of {} test images").format(total)
     if len(runs) > 1:
         seeds = numbers("group clean", name, "", None, "seeds", "count")
-        of += Markup(", on average over {} seeds,").format(seeds)
-    withstand = Markup("withstand every attack tried with {}").format(_BUDGET[_norm(runs)])
-    first, *others = shares
-    text = Markup("{} {} {} {}").format(first[0], of, withstand, first[1])
-    return text + Markup("").join(Markup("; {} {}").format(*other) for other in others) + "."
-
-
-_BUDGET = {
-    "Linf": "every pixel free to move by \N{GREEK SMALL LETTER EPSILON} =",
-    "L2": "a change of Euclidean length \N{GREEK SMALL LETTER EPSILON} =",
-}
-
-
-def _norm(runs: Sequence[Run]) -> str:
-    norm: str = runs[0]["attacked"]["norm"]
-    return norm
+        images += Markup(" (mean of {} seeds)").format(seeds)
+    (share, budget), *others = (_share(name, runs, epsilon, numbers) for epsilon in epsilons)
+    first = Markup("{}, {} {} withstand every attack tried at {} = {}")
+    parts = [first.format(_FREEDOM[runs[0]["attacked"]["norm"]], share, images, _EPSILON, budget)]
+    parts += [Markup("{} at {}").format(*other) for other in others]
+    *most, last = parts
+    return (Markup(", ").join(most) + " and " if most else Markup("")) + last + "."
 
 
 def _share(

@@ -31,15 +31,11 @@ class Numbers:
     def __init__(self, table: Mapping[str, Row]) -> None:
         self._table = table
 
-    def has(
-        self, section: str, run: str, item: str, epsilon: float | None, quantity: str
-    ) -> bool:
+    def has(self, section: str, run: str, item: str, epsilon: float | None, quantity: str) -> bool:
         """Whether there is such a row."""
         return row_name(section, run, item, epsilon, quantity) in self._table
 
-    def value(
-        self, section: str, run: str, item: str, epsilon: float | None, quantity: str
-    ) -> Any:
+    def value(self, section: str, run: str, item: str, epsilon: float | None, quantity: str) -> Any:
         """The value of a row."""
         return self._table[row_name(section, run, item, epsilon, quantity)].value
 

@@ -67,13 +67,13 @@ class _Group:
 
     def __init__(self, group: dict[str, Any], document: Document) -> None:
         self.name: str = group["name"]
-        self.about: str = group["about"]
         self.colour: int = document["groups"].index(group) % charts.COLOURS
         self.runs = [run for run in document["runs"] if run["group"] == self.name]
         self.attacked = [run for run in self.runs if run["attacked"]]
         self.several = len(self.attacked) > 1
-        messages = (c["message"] for run in self.attacked for c in run["attacked"]["cautions"])
-        self.cautions = list(dict.fromkeys(messages))
+        # Each once: seeds of one configuration share theirs.
+        cautions = {c["code"]: run for run in self.attacked for c in run["attacked"]["cautions"]}
+        self.cautions = [(run["id"], code) for code, run in cautions.items()]
 
 
 def _facts(table: Mapping[str, Row], run: str, section: str) -> list[Row]:

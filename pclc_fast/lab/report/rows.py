@@ -70,7 +70,8 @@ def _all(document: Document) -> Iterator[Row]:
     for run in document["runs"]:
         yield from _run(run)
     for group in document["groups"]:
-        yield from _group(group["name"], [r for r in document["runs"] if r["group"] == group["name"]])
+        members = [run for run in document["runs"] if run["group"] == group["name"]]
+        yield from _group(group["name"], group["about"], members)
     for number in document["paper"]:
         item = paper_item(number)
         yield Row("paper", "", item, number["epsilon"], number["quantity"], number["value"])
@@ -99,6 +100,8 @@ def _epsilons(document: Document) -> Iterator[float]:
 
 def _run(run: Run) -> Iterator[Row]:
     name = run["id"]
+    yield Row("run", name, "", None, "folder", run["folder"])
+    yield from _facts("missing", name, "", run["missing"])
     for part in ("model", "data"):
         for key in ("sha256",):
             if run[part].get(key):
@@ -120,7 +123,7 @@ def _run(run: Run) -> Iterator[Row]:
     if run["embedding"]:
         yield from _facts("embedding", name, "", run["embedding"]["facts"])
     for sample in run["samples"] or ():
-        numbers = {k: sample[k] for k in ("label", "clean", "predicted", "distance")}
+        numbers = {k: sample[k] for k in ("label", "predicted")}
         yield from _facts("sample", name, str(sample["position"]), numbers, sample["epsilon"])
         yield Row("sample", name, str(sample["position"]), None, "position", sample["position"])
     if run["audit"]:
@@ -153,6 +156,8 @@ def _attacked(name: str, attacked: dict[str, Any]) -> Iterator[Row]:
     for one in attacked["classes"]:
         for share in one["shares"]:
             yield from _share("class", name, str(one["label"]), share["epsilon"], share)
+    for caution in attacked["cautions"]:
+        yield Row("caution", name, caution["code"], None, "message", caution["message"])
     for one in attacked["assumptions"]:
         numbers = {k: one[k] for k in ("source", "chosen")}
         yield from _facts("assumption", name, one["topic"], numbers)
@@ -174,8 +179,9 @@ def _minimum(name: str, attacked: dict[str, Any]) -> Iterator[Row]:
             yield Row("image", name, str(position), None, "minimum epsilon", epsilon)
 
 
-def _group(name: str, runs: list[Run]) -> Iterator[Row]:
+def _group(name: str, about: str, runs: list[Run]) -> Iterator[Row]:
     """Means and spreads over the seeds, where there are several."""
+    yield Row("group", name, "", None, "about", about)
     yield Row("group", name, "", None, "runs", len(runs))
     several = [r["attacked"] for r in runs if r["attacked"]]
     if len(several) < 2:

@@ -1,0 +1,46 @@
+"""``pclc report``: measure first, render second."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from rich.console import Console
+
+from ..environment import environment, versions
+from ..report_config import ReportConfig
+from .document import document, identifiers
+from .measure import measure
+from .output import write
+from .subject import find_folders, load_subject
+
+
+def report(config: ReportConfig, arguments: Sequence[str]) -> None:
+    """Measure every run of a checked configuration, and write the three files.
+
+    ``arguments`` are those of ``pclc``, for the record.
+
+    Raises:
+        RunError: a folder holds no run, or a file cannot be written.
+    """
+    start = time.perf_counter()
+    folders = find_folders(config.runs)
+    errors, console = Console(stderr=True), Console()
+    runs = []
+    for folder, name in zip(folders, identifiers(folders), strict=True):
+        subject = load_subject(folder, config.root, config.device)
+        runs.append(measure(name, subject, images=config.images, say=_say(errors, name)))
+    where = {**environment(arguments), **versions(), "images": config.images}
+    where["seconds"] = round(time.perf_counter() - start, 1)
+    out = folders[0] if config.out is None else config.out
+    for path in write(out, document(runs, where)):
+        console.print(f"saved {path}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _say(console: Console, name: str) -> Callable[[str], None]:
+    """Print a line about what is being done for a run."""
+
+    def say(doing: str) -> None:
+        console.print(f"{name}: {doing}", markup=False, highlight=False, soft_wrap=True)
+
+    return say
