@@ -34,11 +34,17 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     Until then, and after any error, ``path`` is what it was; also where the process is killed or
     the power fails.
     """
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        yield file
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """The same for what writes its file itself: a path, and what is there at the end counts."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "wb") as file:
-            yield file
-            file.flush()
+        yield temporary
+        with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:

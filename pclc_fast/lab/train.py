@@ -145,8 +145,8 @@ def check_together(config: TrainConfig, data: ImageData, world: World) -> None:
     assert config.model is not None  # filled in
     try:
         build_model(config.model, data.shape, data.classes, mean=data.mean, std=data.std, seed=0)
-    except (TypeError, ValueError) as error:
-        raise RunError(str(error), code=2) from error
+    except ValueError as error:
+        raise RunError(f"--model: {error}", code=2) from error
 
 
 def _load(config: TrainConfig, world: World) -> ImageData:

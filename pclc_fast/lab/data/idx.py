@@ -11,40 +11,41 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .errors import DataError, damaged
+from .errors import damaged, missing
 from .images import Raw
+from .source import Report, Source
 
 _UNSIGNED_BYTE = 8  # the third byte: what the numbers are
-_FILES = (
-    "train-images-idx3-ubyte",
-    "train-labels-idx1-ubyte",
-    "t10k-images-idx3-ubyte",
-    "t10k-labels-idx1-ubyte",
-)
+_FILES = {  # and their number of dimensions
+    "train-images-idx3-ubyte": 3,
+    "train-labels-idx1-ubyte": 1,
+    "t10k-images-idx3-ubyte": 3,
+    "t10k-labels-idx1-ubyte": 1,
+}
 
 
-def find_idx(folder: Path, hint: str) -> list[Path]:
-    """The four files in torchvision's folder, each as it is or with .gz; raises DataError."""
-    return [_find(folder / name, hint) for name in _FILES]
+def find_idx(name: str, folder: Path, class_names: tuple[str, ...]) -> Source:
+    """Find the four files, each as it is or with .gz; raises DataError."""
+    files = [_find(folder / file) for file in _FILES]
+
+    def read(_: Report) -> Raw:
+        train_images, train_labels, test_images, test_labels = map(_read, files, _FILES.values())
+        return Raw(
+            train_images[:, None],
+            train_labels.long(),
+            test_images[:, None],
+            test_labels.long(),
+            class_names,
+        )
+
+    return Source(name, files, None, read)
 
 
-def _find(path: Path, hint: str) -> Path:
+def _find(path: Path) -> Path:
     for candidate in (path, path.with_name(f"{path.name}.gz")):
         if candidate.is_file():
             return candidate
-    raise DataError(f"{path} is missing, with and without .gz: {hint}")
-
-
-def read_idx(files: list[Path], class_names: tuple[str, ...]) -> Raw:
-    """Read what ``find_idx`` found."""
-    train_images, train_labels, test_images, test_labels = map(_read, files, (3, 1, 3, 1))
-    return Raw(
-        train_images[:, None],
-        train_labels.long(),
-        test_images[:, None],
-        test_labels.long(),
-        class_names,
-    )
+    raise missing(path, "and so is the same with .gz")
 
 
 def _read(path: Path, dimensions: int) -> Tensor:
@@ -53,9 +54,9 @@ def _read(path: Path, dimensions: int) -> Tensor:
     if content[:4] != bytes((0, 0, _UNSIGNED_BYTE, dimensions)):
         raise damaged(path, f"it begins with {content[:4].hex()}, not 000008{dimensions:02x}")
     shape = [int.from_bytes(content[i : i + 4], "big") for i in range(4, header, 4)]
-    if len(content) != header + math.prod(shape):
-        promised = " x ".join(map(str, shape))
-        raise damaged(path, f"{len(content)} bytes, where {promised} of data need another number")
+    expected = header + math.prod(shape)
+    if len(content) != expected:
+        raise damaged(path, f"{len(content)} bytes, where its beginning promises {expected}")
     values = np.frombuffer(content, dtype=np.uint8, offset=header).reshape(shape)
     return torch.from_numpy(values)
 

@@ -2,16 +2,51 @@
 
 from __future__ import annotations
 
+import hashlib
+import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
+from rich.console import Console
 
-from .errors import DataError
-from .idx import find_idx, read_idx
+from ..progress import Progress
+from .cache import key_of, read_cache, write_cache
+from .cifar import CIFAR10, CIFAR100, find_cifar
+from .download import fetch, how_to_get
+from .errors import DataError, MissingError
+from .folders import TINY, find_folder, find_tiny_imagenet
+from .idx import find_idx
 from .images import ImageData, Raw, describe
+from .source import Source
+from .svhn import find_svhn
 
 _DIGITS = tuple("0123456789")
-DATASETS = ("digits", "mnist")
+_HIRAGANA = ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")
+_CLOTHES = (
+    "T-shirt/top",
+    "trouser",
+    "pullover",
+    "dress",
+    "coat",
+    "sandal",
+    "shirt",
+    "sneaker",
+    "bag",
+    "ankle boot",
+)
+_FIND: dict[str, Callable[[Path], Source]] = {
+    "mnist": lambda root: find_idx("mnist", root / "MNIST" / "raw", _DIGITS),
+    "kmnist": lambda root: find_idx("kmnist", root / "KMNIST" / "raw", _HIRAGANA),
+    "fashion-mnist": lambda root: find_idx(
+        "fashion-mnist", root / "FashionMNIST" / "raw", _CLOTHES
+    ),
+    "cifar10": partial(find_cifar, CIFAR10),
+    "cifar100": partial(find_cifar, CIFAR100),
+    "svhn": find_svhn,
+}
+DATASETS = ("digits", *_FIND, TINY)
 
 
 def load_dataset(
@@ -23,16 +58,76 @@ def load_dataset(
 ) -> ImageData:
     """Return a data set by its name, its files being in ``root``, or a folder of images.
 
+    Decoded images are kept in ``root``/cache. ``download`` fetches what is missing; ``image_size``
+    is the height and width that image files are brought to.
+
     Raises:
         DataError: there is no such data set, or a file is missing or damaged.
         OSError: a file cannot be read.
     """
+    if image_size is not None and (name_or_path == "digits" or name_or_path in _FIND):
+        raise DataError(f"--image-size is for image files; those of {name_or_path} have one size")
     if name_or_path == "digits":
         return describe(name_or_path, _digits())
-    if name_or_path == "mnist":
-        files = find_idx(root / "MNIST" / "raw", "--root must name the folder that holds MNIST/raw")
-        return describe(name_or_path, read_idx(files, _DIGITS))
-    raise DataError(f"--data must be one of {', '.join(DATASETS)}; got {name_or_path}")
+    source = _find(name_or_path, root, download, image_size)
+    if source.steps is None:
+        return describe(source.name, source.read(lambda _: None))
+    return _decoded_once(source, _cache_path(name_or_path, root, image_size), image_size)
+
+
+def _find(name: str, root: Path, download: bool, image_size: int | None) -> Source:
+    if name not in DATASETS:
+        if not Path(name).is_dir():
+            raise DataError(
+                f"--data must be one of {', '.join(DATASETS)}, or a folder with train/ and test/ "
+                f"or val/; got {name}"
+            )
+        return find_folder(Path(name), image_size)
+    find = partial(find_tiny_imagenet, image_size=image_size) if name == TINY else _FIND[name]
+    try:
+        return find(root)
+    except MissingError as error:
+        if not download:
+            raise MissingError(
+                f"{error}. --root, now {root}, must be the folder that holds it; {how_to_get(name)}"
+            ) from error
+    fetch(name, root)
+    return find(root)
+
+
+def _cache_path(name: str, root: Path, image_size: int | None) -> Path:
+    """Where a data set is kept: one file, which a change of its files has written anew."""
+    if name not in DATASETS:  # there may be several folders of one name
+        full = Path(name).resolve()
+        name = f"{full.name}-{hashlib.sha256(str(full).encode()).hexdigest()[:8]}"
+    size = "" if image_size is None else f"-{image_size}"
+    return root / "cache" / f"{name}{size}.safetensors"
+
+
+def _decoded_once(source: Source, cache: Path, image_size: int | None) -> ImageData:
+    """Read the cache or else the files, and leave a cache; without one where that fails."""
+    assert source.steps is not None
+    with Progress(Console(stderr=True), total=source.steps) as progress:
+        key = key_of(source, image_size)
+        try:
+            if kept := read_cache(cache, key):
+                return kept
+        except ValueError as error:
+            progress.finished(f"{cache} is damaged ({error}), so the files are read again")
+        start = time.perf_counter()
+        doing = f"reading {source.name}"
+        progress.advance(0, doing)
+        raw = source.read(lambda steps: progress.advance(steps, doing))
+        data = describe(source.name, raw)
+        seconds = time.perf_counter() - start
+        read = f"{source.name} decoded in {seconds:.1f} s"
+        try:
+            write_cache(cache, key, data)
+        except OSError as error:
+            progress.finished(f"{read}, but not kept for the next time: {error}")
+        else:
+            progress.finished(f"{read}, kept in {cache}")
+        return data
 
 
 def _digits() -> Raw:

@@ -1,0 +1,67 @@
+"""Decoded images on the disk, so that they are decoded once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from ..files import atomic_path
+from .images import ImageData, Raw, describe
+from .source import Source
+
+_FORMAT = 1
+_TENSORS = Raw._fields[:4]
+
+
+def key_of(source: Source, image_size: int | None) -> str:
+    """What names the state of a data set's files: their paths, sizes and times of change."""
+    digest = hashlib.sha256(json.dumps([_FORMAT, source.name, image_size]).encode())
+    common = len(os.path.commonpath([file.parent for file in source.files]))
+    for file in source.files:
+        state = file.stat()
+        digest.update(json.dumps([str(file)[common:], state.st_size, state.st_mtime_ns]).encode())
+    return digest.hexdigest()
+
+
+def read_cache(path: Path, key: str) -> ImageData | None:
+    """Return the data set kept at ``path``; None where there is none, or of other files.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = file.metadata() or {}
+            if about.get("key") != key:
+                return None
+            tensors = {name: file.get_tensor(name) for name in _TENSORS}
+        names = tuple(json.loads(about["class_names"]))
+        data = describe(about["name"], Raw(**tensors, class_names=names))
+    except (OSError, SafetensorError, KeyError) as error:
+        raise ValueError(str(error)) from error
+    if data.sha256 != about.get("sha256"):
+        raise ValueError("its content is not what was written")
+    return data
+
+
+def write_cache(path: Path, key: str, data: ImageData) -> None:
+    """Keep ``data`` at ``path``; raises OSError."""
+    about = {
+        "key": key,
+        "name": data.name,
+        "class_names": json.dumps(data.class_names),
+        "sha256": data.sha256,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with atomic_path(path) as temporary:
+            save_file({name: getattr(data, name) for name in _TENSORS}, temporary, about)
+    except SafetensorError as error:  # what the system said is in its text
+        raise OSError(str(error)) from error
