@@ -12,6 +12,7 @@ import tyro
 from .config import DigitsExperiment
 from .doctor_config import DoctorConfig
 from .errors import RunError
+from .report_config import ReportConfig
 from .train_config import TrainConfig
 
 
@@ -38,6 +39,7 @@ class Command(NamedTuple):
 
 _COMMANDS = {
     "train": Command(TrainConfig, "train", "train"),
+    "report": Command(ReportConfig, "report.command", "report"),
     "reproduce digits": Command(DigitsExperiment, "reproduce", "reproduce_digits"),
     "doctor": Command(DoctorConfig, "doctor", "doctor"),
 }

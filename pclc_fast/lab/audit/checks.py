@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from .evidence import Evidence, Finding, Status, share
+from .evidence import GRADIENT, Evidence, Finding, Status, share
 
 # An adversarially trained network loses up to a few points to a better gradient attack; where the
 # gradient is masked it is tens.
@@ -20,8 +20,6 @@ MASKED = 0.1
 CONVERGED = 0.05
 # What chance alone moves: an attack from another random start fools other images.
 SLACK = 0.02
-LARGE, EVERYTHING = 0.5, 1.0  # half of the range turns every image grey; all of it, into any other
-GRADIENT = ("fgsm", "pgd", "pgd-twice", "pgd-restarts", "pgd-rescaled", "pgd-targets", "white-box")
 
 
 def check_all(evidence: Evidence) -> list[Finding]:
@@ -101,9 +99,9 @@ def falls(e: Evidence) -> Finding:
 def chance(e: Evidence) -> Finding:
     """Half of the range turns every image into the same grey."""
     numbers: dict[str, Any] = {}
-    if any((attack, LARGE) in e.standing for attack in GRADIENT):
-        left = share(e.together(GRADIENT, LARGE))
-        numbers = {"epsilon": LARGE, "left": left, "chance": 1 / e.classes}
+    if any((attack, e.large) in e.standing for attack in GRADIENT):
+        left = share(e.together(GRADIENT, e.large))
+        numbers = {"epsilon": e.large, "left": left, "chance": 1 / e.classes}
     return _finding(
         "chance",
         "Accuracy reaches chance",
@@ -190,8 +188,8 @@ def noise(e: Evidence) -> Finding:
 def unbounded(e: Evidence) -> Finding:
     """Any image may be turned into any other."""
     numbers: dict[str, Any] = {}
-    if ("pgd", EVERYTHING) in e.standing:
-        left = int(e.standing["pgd", EVERYTHING].sum())
+    if ("pgd", e.everything) in e.standing:
+        left = int(e.standing["pgd", e.everything].sum())
         numbers = {"left": left, "images": int(e.clean.sum())}
     return _finding(
         "unbounded",

@@ -8,6 +8,17 @@ from typing import Any, Literal, NamedTuple
 from torch import Tensor
 
 Status = Literal["PASS", "FAIL", "NOT RUN"]
+# What follows the gradient; "white-box": all of that in the evaluation.
+GRADIENT = (
+    "fgsm",
+    "pgd",
+    "pgd-twice",
+    "pgd-restarts",
+    "pgd-rescaled",
+    "pgd-targets",
+    "pgd-float64",
+    "white-box",
+)
 
 
 class Finding(NamedTuple):
@@ -53,6 +64,8 @@ class Evidence:
     epsilons: list[float] = field(default_factory=list)  # of the evaluation, those probed
     standing: dict[tuple[str, float], Tensor] = field(default_factory=dict)  # [N], bool
     worst: dict[float, Tensor] = field(default_factory=dict)  # [N], bool: what the evaluation left
+    large: float = 0.5  # turns every image into the same grey
+    everything: float = 1.0  # turns every image into any other
     gradients: list[Gradients] = field(default_factory=list)
     repeats: Repeats | None = None
     sums_to_one: bool | None = None  # the outputs of every image, none of them negative

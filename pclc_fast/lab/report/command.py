@@ -7,12 +7,13 @@ from collections.abc import Callable, Sequence
 
 from rich.console import Console
 
+from ..distributed import join_world
 from ..environment import environment, versions
 from ..report_config import ReportConfig
 from .document import document, identifiers
 from .measure import measure
 from .output import write
-from .subject import find_folders, load_subject
+from .subject import find_folders, foreign, load_subject
 
 
 def report(config: ReportConfig, arguments: Sequence[str]) -> None:
@@ -25,11 +26,20 @@ def report(config: ReportConfig, arguments: Sequence[str]) -> None:
     """
     start = time.perf_counter()
     folders = find_folders(config.runs)
+    names = identifiers(folders)
     errors, console = Console(stderr=True), Console()
-    runs = []
-    for folder, name in zip(folders, identifiers(folders), strict=True):
-        subject = load_subject(folder, config.root, config.device)
-        runs.append(measure(name, subject, images=config.images, say=_say(errors, name)))
+    with join_world(config.device) as world:
+        subjects = [load_subject(folder, config.root, world.device) for folder in folders]
+        runs = [
+            measure(
+                name,
+                subject,
+                images=config.images,
+                foreign=foreign(subject, subjects),
+                say=_say(errors, name),
+            )
+            for name, subject in zip(names, subjects, strict=True)
+        ]
     where = {**environment(arguments), **versions(), "images": config.images}
     where["seconds"] = round(time.perf_counter() - start, 1)
     out = folders[0] if config.out is None else config.out

@@ -72,8 +72,12 @@ class _Group:
         self.attacked = [run for run in self.runs if run["attacked"]]
         self.several = len(self.attacked) > 1
         # Each once: seeds of one configuration share theirs.
-        cautions = {c["code"]: run for run in self.attacked for c in run["attacked"]["cautions"]}
-        self.cautions = [(run["id"], code) for code, run in cautions.items()]
+        found = {
+            caution["message"]: (run["id"], str(number))
+            for run in self.attacked
+            for number, caution in enumerate(run["attacked"]["cautions"], start=1)
+        }
+        self.cautions = list(found.values())
 
 
 def _facts(table: Mapping[str, Row], run: str, section: str) -> list[Row]:

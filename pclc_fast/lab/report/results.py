@@ -70,7 +70,7 @@ def _cell(result: Result, cell: Cell, cumulative: Share | None) -> dict[str, Any
 
 def _name_in_the_paper(key: str) -> str | None:
     """What the paper calls an attack, by the first word of its key."""
-    name = key.removeprefix("transfer-").partition("-")[0]
+    name = key.rpartition(": ")[2].removeprefix("transfer-").partition("-")[0]
     return name if name in _OF_THE_PAPER else None
 
 

@@ -156,8 +156,8 @@ def _attacked(name: str, attacked: dict[str, Any]) -> Iterator[Row]:
     for one in attacked["classes"]:
         for share in one["shares"]:
             yield from _share("class", name, str(one["label"]), share["epsilon"], share)
-    for caution in attacked["cautions"]:
-        yield Row("caution", name, caution["code"], None, "message", caution["message"])
+    for number, caution in enumerate(attacked["cautions"], start=1):
+        yield Row("caution", name, str(number), None, "message", caution["message"])
     for one in attacked["assumptions"]:
         numbers = {k: one[k] for k in ("source", "chosen")}
         yield from _facts("assumption", name, one["topic"], numbers)

@@ -18,18 +18,15 @@ from safetensors.torch import load as safetensors_tensors
 from torch import Tensor, nn
 
 from ..attacks import Result, load_result
+from ..attacks.result import Adversarial
 from ..data import ImageData, load_dataset
 from ..errors import RunError
 from ..models import build_model
 from ..run_folder import RunFolder
 from ..train_config import TrainConfig
+from .evaluations import result_folders, together
 
-_CONFIG, _MODEL, _METRICS, _ATTACKS = (
-    "config.json",
-    "model.safetensors",
-    "metrics.jsonl",
-    "attacks.json",
-)
+_CONFIG, _MODEL, _METRICS = "config.json", "model.safetensors", "metrics.jsonl"
 
 
 @dataclass
@@ -67,13 +64,15 @@ def find_folders(given: Sequence[Path]) -> list[Path]:
     for folder in given:
         inside = [folder] if _is_run(folder) else sorted(filter(_is_run, folder.glob("seed-*")))
         if not inside:
-            raise RunError(f"{folder} holds neither {_CONFIG} nor {_ATTACKS}", code=2)
+            raise RunError(
+                f"{folder} holds neither a run of pclc train nor a result of pclc attack", code=2
+            )
         found += inside
     return list(dict.fromkeys(found))
 
 
 def _is_run(folder: Path) -> bool:
-    return (folder / _CONFIG).exists() or (folder / _ATTACKS).exists()
+    return (folder / _CONFIG).exists() or bool(result_folders(folder))
 
 
 def load_subject(folder: Path, root: Path | None, device: torch.device) -> Subject:
@@ -102,13 +101,17 @@ def load_subject(folder: Path, root: Path | None, device: torch.device) -> Subje
 
 
 def _load_result(subject: Subject) -> None:
-    if not (subject.folder / _ATTACKS).exists():
+    folders = result_folders(subject.folder)
+    if not folders:
+        begun = any(subject.folder.glob("**/attacks.parts"))
         subject.missing["attacked"] = (
-            f"not attacked yet, or not to the end: pclc attack {subject.folder}"
+            f"the attack is not finished, go on by pclc attack {subject.folder}"
+            if begun
+            else f"not attacked yet: pclc attack {subject.folder}"
         )
         return
     try:
-        subject.result = load_result(subject.folder)
+        subject.result = together([load_result(folder) for folder in folders])
     except ValueError as error:
         subject.missing["attacked"] = str(error)
 
@@ -160,3 +163,15 @@ def _place_images(subject: Subject, data: ImageData, device: torch.device) -> No
     images = data.test_images[first : first + count].to(device)
     subject.images = images.float().div_(data.brightest)
     subject.labels = data.test_labels[first : first + count].to(device)
+
+
+def foreign(subject: Subject, others: Sequence[Subject]) -> list[Adversarial]:
+    """How other models were fooled on the images of one, place by place."""
+    if not subject.aligned or subject.result is None:
+        return []
+    found = []
+    for other in others:
+        same = other.result is not None and other.result.data.sha256 == subject.result.data.sha256
+        if other is not subject and same and other.result and other.result.adversarial:
+            found.append(other.result.adversarial)
+    return found
