@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 import tyro
 
+from .attack_config import AttackConfig
 from .config import DigitsExperiment
 from .doctor_config import DoctorConfig
 from .errors import RunError
@@ -39,6 +40,7 @@ class Command(NamedTuple):
 
 _COMMANDS = {
     "train": Command(TrainConfig, "train", "train"),
+    "attack": Command(AttackConfig, "attack", "attack"),
     "report": Command(ReportConfig, "report.command", "report"),
     "reproduce digits": Command(DigitsExperiment, "reproduce", "reproduce_digits"),
     "doctor": Command(DoctorConfig, "doctor", "doctor"),

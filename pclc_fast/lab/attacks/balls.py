@@ -16,8 +16,13 @@ from .result import Norm
 class Ball(Protocol):
     """The allowed images around each clean one, and what a step of length 1 is among them."""
 
-    clean: Tensor  # [B, ...], in [0, 1]
-    epsilon: Tensor  # [B], float64
+    @property
+    def clean(self) -> Tensor:
+        """[B, ...], in [0, 1]."""
+
+    @property
+    def epsilon(self) -> Tensor:
+        """[B], float64."""
 
     def select(self, lines: Tensor) -> Self:
         """Those at some indices or under a mask."""

@@ -45,8 +45,8 @@ def check_images(images: Tensor, labels: Tensor) -> None:
     low, high = images.min().item(), images.max().item()
     if not (low >= 0 and high <= 1):  # NaN too
         raise ValueError(
-            f"images must be in [0, 1]; got values from {low:g} to {high:g}. Budgets and limits are "
-            "those of pixels: normalisation belongs inside the model"
+            f"images must be in [0, 1]; got values from {low:g} to {high:g}. Budgets and limits "
+            "are those of pixels: normalisation belongs inside the model"
         )
     if not isinstance(labels, Tensor) or labels.dtype.is_floating_point or labels.dtype.is_complex:
         got = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
@@ -57,15 +57,32 @@ def check_images(images: Tensor, labels: Tensor) -> None:
         )
 
 
-def check_mode(model: Model) -> None:
+def check_seed(seed: int, batch_size: int | None) -> None:
+    """Raise ValueError where they make no sense."""
+    if not 0 <= seed < 2**63:
+        raise ValueError(f"seed must be from 0 to 2^63 - 1; got {seed}")
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1; got {batch_size}")
+
+
+def check_substitute(logits: Tensor, of_model: Tensor) -> None:
+    """Raise ValueError unless a substitute tells the same classes apart as the model."""
+    if logits.ndim != 2 or logits.shape[1] != of_model.shape[1]:
+        raise ValueError(
+            f"the substitute must give logits [N, {of_model.shape[1]}], as the model does; got "
+            f"{list(logits.shape)}"
+        )
+
+
+def check_mode(model: Model | None) -> None:
     """Raise ValueError for a model in train mode."""
     if not isinstance(model, nn.Module):
         return
     modules = [model, *(m for m in model.modules() if isinstance(m, _BATCH_NORM))]
     if any(m.training for m in modules):
         raise ValueError(
-            "the model is in train mode: dropout would make its answers random, and BatchNorm would "
-            "mix the images of a batch and learn from the attacks, so the result would be of "
+            "the model is in train mode: dropout would make its answers random, and BatchNorm "
+            "would mix the images of a batch and learn from the attacks, so the result would be of "
             "another model than the one that is used. Call model.eval() first"
         )
 
@@ -82,8 +99,8 @@ def check_logits(logits: Tensor, labels: Tensor) -> None:
     if broken.any():
         first = int(broken.nonzero()[0])
         raise ValueError(
-            f"the logits of {int(broken.sum())} of {len(labels)} clean images are NaN or +inf (first "
-            f"image {first}): no attack could be told from a failure of the model itself"
+            f"the logits of {int(broken.sum())} of {len(labels)} clean images are NaN or +inf "
+            f"(first image {first}): no attack could be told from a failure of the model itself"
         )
     outside = (labels < 0) | (labels >= classes)
     if outside.any():
@@ -151,7 +168,9 @@ def _unsteady(network: Network, images: Tensor) -> list[Caution]:
             )
         ]
     half = len(images) // 2
-    parted = torch.cat([network.logits(part) for part in (images[:half], images[half:]) if len(part)])
+    parted = torch.cat(
+        [network.logits(part) for part in (images[:half], images[half:]) if len(part)]
+    )
     if _differ(once, parted):
         return [
             Caution(

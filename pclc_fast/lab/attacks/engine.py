@@ -60,7 +60,7 @@ class Found(NamedTuple):
     """What an attack found."""
 
     fooled: Tensor  # [B], bool
-    images: Tensor  # [B, ...]: the fooling ones; elsewhere the clean ones
+    images: Tensor  # [B, ...]: the fooling ones; elsewhere the last ones tried
     step: Tensor  # [B], int64: when; -1 elsewhere
     sums: Tensor  # of a Tally
     naive_forwards: int  # images that a loop without early leaving would send through
@@ -204,6 +204,9 @@ def _ascend(
         fooled = misclassified(logits, lanes.labels) & counts
         tally.look(step, fooled, looked)
         left = _take(found, step, lanes, images, fooled)
+        if looked is None:
+            (rest,) = ((lanes.run == 0) & ~found.fooled[lanes.image]).nonzero(as_tuple=True)
+            found.images[lanes.image[rest]] = images[rest]
         if looked is None or not len(left):
             break
         if len(left) < len(images):
@@ -234,6 +237,12 @@ def likeliest_false(logits: Tensor, labels: Tensor, count: int) -> Tensor:
     """The false classes with the ``count`` largest logits, largest first: [B, count]."""
     false = logits.scatter(1, labels.unsqueeze(1), -torch.inf)
     return false.sort(dim=1, descending=True, stable=True).indices[:, :count]
+
+
+def rank_of(logits: Tensor, classes: Tensor) -> Tensor:
+    """Which place a class has among the logits of its row; 1 is the largest: [B], int64."""
+    order = logits.sort(dim=1, descending=True, stable=True).indices
+    return (order == classes.unsqueeze(1)).int().argmax(dim=1) + 1
 
 
 def at_clean(lanes: Lanes) -> Tensor:

@@ -49,12 +49,15 @@ class Steps(Rule):
         return stepped(images, direction, self._size(step, lanes), lanes.ball)
 
 
-def fgsm(task: Task, *, loss: str = "ce", rescaled: bool = False) -> Found:
+def fgsm(
+    task: Task, *, loss: str = "ce", rescaled: bool = False, iterate: Iterate = "any"
+) -> Found:
     """One step of the whole budget along the sign of the gradient.
 
     Goodfellow, Shlens and Szegedy, "Explaining and Harnessing Adversarial Examples", ICLR 2015.
     """
-    return _steps(task, loss, rescaled, at_clean, constant(1.0, per_epsilon=True), steps=1)
+    size = constant(1.0, per_epsilon=True)
+    return _steps(task, loss, rescaled, at_clean, size, steps=1, iterate=iterate)
 
 
 def bim(

@@ -27,9 +27,7 @@ def exact_ce(logits: Tensor, labels: Tensor, targets: Tensor | None) -> Tensor:
     """Cross-entropy with the gradient that pc_lc_loss gives it: 1 - f_y never rounds to 0."""
     if targets is not None:
         return -exact_ce(logits, targets, None)
-    return pc_lc_loss(
-        logits, labels, pc_weight=0.0, lc_weight=0.0, ce_weight=1.0, reduction="none"
-    )
+    return pc_lc_loss(logits, labels, pc_weight=0.0, lc_weight=0.0, ce_weight=1.0, reduction="none")
 
 
 def margin(logits: Tensor, labels: Tensor, targets: Tensor | None) -> Tensor:

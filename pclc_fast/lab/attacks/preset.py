@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from .result import Assumption, Norm
+
+Kind = Literal["grey", "colour", "large"]  # of images, as the paper parts them
 
 
 @dataclass(frozen=True)
@@ -36,3 +38,10 @@ class Preset:
     cumulative: bool = False
     carry: bool = False
     assumptions: tuple[Assumption, ...] = ()
+
+
+def kind_of(shape: tuple[int, ...], classes: int) -> Kind:
+    """Which of the paper's budgets go with images of a shape: [C, H, W], or any other."""
+    if classes >= 100:  # CIFAR-100, Tiny ImageNet
+        return "large"
+    return "colour" if len(shape) == 3 and shape[0] == 3 else "grey"

@@ -6,11 +6,15 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from .apgd import apgd
+from .cw import carlini_wagner
+from .decomposition import margin_decomposition
 from .engine import Found, Task
 from .gradient import bim, fgsm, mim, multi_targeted, pgd
 from .objectives import classes_needed
 from .preset import Spec
 from .result import Norm, Threat
+from .scores import random_noise, spsa, square
+from .transfer import transfer
 
 
 class Entry(NamedTuple):
@@ -28,6 +32,12 @@ ATTACKS: dict[str, Entry] = {
     "mim": Entry(mim),
     "apgd": Entry(apgd),
     "multi-targeted": Entry(multi_targeted),
+    "margin-decomposition": Entry(margin_decomposition),
+    "cw": Entry(carlini_wagner, norms=("L2",)),
+    "transfer": Entry(transfer, "transfer"),
+    "spsa": Entry(spsa, "score"),
+    "square": Entry(square, "score", ("Linf",)),
+    "random-noise": Entry(random_noise, "noise"),
 }
 
 

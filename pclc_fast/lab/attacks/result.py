@@ -220,19 +220,18 @@ class Result:
         return Share(sum(standing), self.clean.images)
 
     def cumulative_shares(self, epsilon: float) -> list[tuple[str, Share]]:
-        """The worst case over the attacks up to each one, in the order they ran.
+        """What stood within ``epsilon`` after each attack that ran at it, in their order.
 
-        An attack that did not run at ``epsilon`` is left out, but what it fooled within a smaller
-        one counts from its place on.
+        What was found within smaller epsilons counts from the beginning.
         """
         fooled: set[int] = set()
         shares = []
-        for attack in self.attacks:
-            own = [c for c in self._bounded() if c.attack == attack.key and c.within(epsilon)]
-            fooled |= {image for cell in own for image in cell.fooled}
-            if any(cell.epsilon == epsilon for cell in own):
+        for cell in self._bounded():
+            if cell.within(epsilon):
+                fooled |= set(cell.fooled)
+            if cell.epsilon == epsilon:
                 left = Share(self.clean.correct - len(fooled), self.clean.images)
-                shares.append((attack.key, left))
+                shares.append((cell.attack, left))
         return shares
 
     def per_class(self, epsilon: float) -> dict[int, Share]:

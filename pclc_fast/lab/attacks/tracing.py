@@ -47,8 +47,10 @@ class Tally:
         )
 
 
-def trace(sums: Tensor) -> Trace:
-    """Turn sums [rows, steps + 1] into what is reported."""
+def trace(sums: Tensor | None) -> Trace:
+    """Turn sums [rows, steps + 1] into what is reported; None: nothing was tried."""
+    if sums is None:
+        return Trace([], [], [], [], [], [], [], [])
     row = dict(zip(_ROWS, sums.cpu(), strict=True))
     measured = row["logs"] + row["zero"] + row["broken"]
     return Trace(
