@@ -26,6 +26,7 @@ _PACKAGES = (
     "timm",
     "tyro",
     "rich",
+    "jinja2",
 )
 
 

@@ -28,6 +28,12 @@ class ReportConfig:
     """Folder for report.html, report.csv and report.json."""
     root: Annotated[Path | None, arg(help_behavior_hint="(default: where each run had it)")] = None
     """Folder with the files of the data sets."""
+    model: str | None = None
+    """package.module:factory, for results of pclc attack --model."""
+    weights: Path | None = None
+    """The weights of --model, a safetensors file."""
+    data: str | None = None
+    """The data set of --model, as pclc train --data takes it."""
     images: int = 200
     """Test images that the audit and the measurements look at, at most."""
     device: str = "auto"
@@ -40,6 +46,9 @@ class ReportConfig:
         for run in self.runs:
             if not run.is_dir():
                 raise ValueError(f"{run} is not a folder")
+        parts = (self.model, self.weights, self.data)
+        if any(part is not None for part in parts) and None in parts:
+            raise ValueError("--model, --weights and --data go together")
         if self.images < 1:
             raise ValueError(f"--images must be at least 1; got {self.images}")
         if self.out is not None:

@@ -174,7 +174,11 @@ def measure(seed: int, name: str, result: Result) -> list[Measurement]:
     gaps = (torch.tensor(g).double().mean().item() for g in _gaps(result))
     clean = _standing(result, [])
     found = [Measurement(seed, name, Condition(CLEAN, 0.0), clean, *gaps)]
-    for title, keys in (("FGSM", ["fgsm"]), ("PGD", ["pgd"]), (WORST, [a.key for a in result.attacks])):
+    for title, keys in (
+        ("FGSM", ["fgsm"]),
+        ("PGD", ["pgd"]),
+        (WORST, [a.key for a in result.attacks]),
+    ):
         for epsilon in result.epsilons:
             cells = [c for c in result.cells if c.attack in keys and c.within(epsilon)]
             standing = _standing(result, [image for cell in cells for image in cell.fooled])

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from report_documents import ATTACKS, cases
 
-from pclc_fast.lab.report.output import NAMES, write
 from pclc_fast.lab.report.numbers import STYLES
+from pclc_fast.lab.report.output import NAMES, write
 from pclc_fast.lab.report.page import render
 from pclc_fast.lab.report.rows import rows
 
@@ -26,7 +26,7 @@ BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 VOID = {"meta", "link", "img", "br", "input"}
 # Numbers that are names: of literature, figures, equations and norms, and the level of intervals.
 SAID = r"""95\ %|Carlini\ et\ al\.\ \(2019\)|Athalye\ et\ al\.\ \(2018\)|Pintor\ et\ al\.\ \(2022\)|
-Li\ et\ al\.\ \(2021\)|Tables?\ [1-5]|Figures?\ [1-3](\ and\ 3)?|Eqs\.\ 9–14|\bL[12]\b|float(32|64)|
+Li\ et\ al\.\ \(2021\)|Tables?\ [1-5]|Figures?\ [1-3](\ and\ 3)?|Eqs\.\ 9-14|\bL[12]\b|float(32|64)|
 below\ 1e-8|class-\d+|\bsha256"""
 
 
@@ -177,8 +177,8 @@ def test_seeds_are_summed_up() -> None:
 @pytest.mark.skipif(BROWSER is None, reason="there is no Chromium")
 def test_it_fits_narrow_and_wide_windows(tmp_path: Path) -> None:
     frames = "".join(
-        f'<iframe width="{width}" height="900" srcdoc="{html.escape(render(document)[0])}"></iframe>'
-        for document in DOCUMENTS.values()
+        f'<iframe width="{width}" height="900" srcdoc="{page}"></iframe>'
+        for page in (html.escape(render(document)[0]) for document in DOCUMENTS.values())
         for width in (390, 1280)
     )
     look = """addEventListener("load", () => {

@@ -55,14 +55,15 @@ class Evidence:
     """Everything that the checks look at; what was not measured is empty or None.
 
     ``standing`` has, for an attack and an epsilon, which of the probed images are still right. An
-    attack that sees no gradient is only tried on what the others left; it counts the rest as
-    standing.
+    attack that sees no gradient is only tried on some of what the others left, ``searched`` many;
+    it counts the rest as standing.
     """
 
     classes: int
     clean: Tensor  # [N], bool: right without an attack
     epsilons: list[float] = field(default_factory=list)  # of the evaluation, those probed
     standing: dict[tuple[str, float], Tensor] = field(default_factory=dict)  # [N], bool
+    searched: dict[tuple[str, float], int] = field(default_factory=dict)  # images it was tried on
     worst: dict[float, Tensor] = field(default_factory=dict)  # [N], bool: what the evaluation left
     large: float = 0.5  # turns every image into the same grey
     everything: float = 1.0  # turns every image into any other

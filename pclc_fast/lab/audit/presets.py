@@ -11,7 +11,7 @@ _TARGETS = 19  # at most: the likeliest false classes
 _RESTARTS = 5
 _DRAWS = 50
 _QUERIES = 500
-_ITERATIONS, _SAMPLES = 10, 64
+_ITERATIONS, _SAMPLES = 10, 32
 _SOURCE = "audit"
 
 PLAIN = Preset("audit", (Spec("pgd", f"PGD-{STEPS}", "pgd", _PLAIN, _SOURCE),))
@@ -23,7 +23,9 @@ def variations(classes: int) -> Preset:
     targets = {"steps": STEPS, "targets": min(classes - 1, _TARGETS), "rescaled": False}
     specs = (
         Spec("fgsm", "FGSM", "fgsm", {"loss": "ce"}, _SOURCE),
-        Spec("pgd-rescaled", f"PGD-{STEPS}, rescaled", "pgd", {**_PLAIN, "rescaled": True}, _SOURCE),
+        Spec(
+            "pgd-rescaled", f"PGD-{STEPS}, rescaled", "pgd", {**_PLAIN, "rescaled": True}, _SOURCE
+        ),
         Spec("pgd-targets", f"PGD-{STEPS}, each target", "multi-targeted", targets, _SOURCE),
         Spec("pgd-twice", f"PGD-{2 * STEPS}", "pgd", twice, _SOURCE),
         Spec(
@@ -38,7 +40,10 @@ def variations(classes: int) -> Preset:
     return Preset("audit", specs, carry=True)
 
 
-FLOAT64 = Preset("audit", (Spec("pgd-float64", f"PGD-{STEPS}", "pgd", _PLAIN, _SOURCE),), carry=True)
+FLOAT64 = Preset(
+    "audit", (Spec("pgd-float64", f"PGD-{STEPS}", "pgd", _PLAIN, _SOURCE),), carry=True
+)
+
 
 def square(epsilon: float) -> Preset:  # noqa: ARG001  as spsa
     """Tried on what no gradient attack fooled."""

@@ -21,6 +21,7 @@ from .presets import FLOAT64, PLAIN, spsa, square, variations
 _EPSILONS = 3  # at which a model is probed, of those it was evaluated at
 _GREY, _COLOUR = (0.1, 0.2, 0.3), (2 / 255, 4 / 255, 8 / 255)
 _BATCH = 256
+_SEARCHED = 50  # images that attacks without a gradient are tried on, at most
 Say = Callable[[str], None]
 
 
@@ -183,8 +184,10 @@ def _search(evidence: Evidence, probed: Probed, make: Callable[[float], Preset])
     """Try an attack that sees no gradient on what no gradient attack fooled."""
     for epsilon in evidence.epsilons:
         left = evidence.together(GRADIENT, epsilon).nonzero().squeeze(1)
+        left = left[:_SEARCHED]
         preset = make(epsilon)
-        evidence.standing[preset.specs[0].key, epsilon] = evidence.clean.clone()
+        key = (preset.specs[0].key, epsilon)
+        evidence.standing[key], evidence.searched[key] = evidence.clean.clone(), len(left)
         if len(left):
             some = dataclasses.replace(
                 probed, images=probed.images[left], labels=probed.labels[left]

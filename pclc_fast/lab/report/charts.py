@@ -1,7 +1,7 @@
 """Charts as inline SVG, drawn to be read at 350 pixels: lines, stacked bars with a line, points.
 
-Colours are classes (``c0`` to ``c9``), so that the page's style decides about light and dark. A mark
-that stands for a number carries the name of its row in ``data-row``.
+Colours are classes (``c0`` to ``c9``), so that the page's style decides about light and dark. A
+mark that stands for a number carries the name of its row in ``data-row``.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ class Series(NamedTuple):
     colour: int
     points: Sequence[Point]
     dashed: bool = False
+    joined: bool = True  # False: between the points nothing is known; intervals are bars
 
 
 class Dot(NamedTuple):
@@ -71,7 +72,13 @@ def line_chart(
     parts = [_axes(x, y, x_ticks, x_label, y_label)]
     for one in series:
         banded = [p for p in one.points if p.low is not None and p.high is not None]
-        if len(banded) > 1:
+        if not one.joined:
+            bars = Markup("").join(
+                Markup("M{:.1f} {:.1f}V{:.1f}").format(x(p.x), y(p.low or 0.0), y(p.high or 0.0))
+                for p in banded
+            )
+            parts.append(Markup('<path class="line c{}" d="{}"/>').format(one.colour, bars))
+        elif len(banded) > 1:
             edge = [(p.x, p.high) for p in banded] + [(p.x, p.low) for p in reversed(banded)]
             corners = " ".join(f"{x(a):.1f},{y(b or 0.0):.1f}" for a, b in edge)
             parts.append(
@@ -80,9 +87,10 @@ def line_chart(
     for one in series:
         path = " ".join(f"{x(p.x):.1f},{y(p.y):.1f}" for p in one.points)
         dash = " dashed" if one.dashed else ""
-        parts.append(
-            Markup('<polyline class="line c{}{}" points="{}"/>').format(one.colour, dash, path)
-        )
+        if one.joined:
+            parts.append(
+                Markup('<polyline class="line c{}{}" points="{}"/>').format(one.colour, dash, path)
+            )
         parts += [
             Markup('<circle class="mark c{}" cx="{:.1f}" cy="{:.1f}" r="3" data-row="{}"/>').format(
                 one.colour, x(p.x), y(p.y), p.row
@@ -101,7 +109,7 @@ def bar_chart(
     x_ticks: Sequence[float],
     colours: Sequence[int],
 ) -> Markup:
-    """Stacked bars of shares in percent, and a line of counts on an axis of its own at the right."""
+    """Stacked bars of shares in percent, and a line of counts on its own axis at the right."""
     x, y = _scales((0.0, float(max(1, len(bars)))), (0.0, 100.0), right=36)
     most = max((p.y for p in line), default=0.0) or 1.0
     right = Scale(0.0, most, y.start, y.stop)
@@ -204,7 +212,7 @@ def _axes(x: Scale, y: Scale, x_ticks: Sequence[float], x_label: str, y_label: s
 
 
 def _bar_ticks(x: Scale, right: Scale, x_ticks: Sequence[float], most: float) -> Markup:
-    places = {i: tick for i, tick in enumerate(x_ticks)}
+    places = dict(enumerate(x_ticks))
     step = max(1, -(-len(places) // 6))
     parts = [
         Markup('<text class="tick" x="{:.1f}" y="{}" text-anchor="middle">{}</text>').format(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from rich.console import Console
 
+from ..attack_config import AttackConfig
 from ..distributed import join_world
 from ..environment import environment, versions
 from ..report_config import ReportConfig
@@ -29,7 +30,8 @@ def report(config: ReportConfig, arguments: Sequence[str]) -> None:
     names = identifiers(folders)
     errors, console = Console(stderr=True), Console()
     with join_world(config.device) as world:
-        subjects = [load_subject(folder, config.root, world.device) for folder in folders]
+        made = _made(config, str(world.device))
+        subjects = [load_subject(f, config.root, world.device, made) for f in folders]
         runs = [
             measure(
                 name,
@@ -45,6 +47,19 @@ def report(config: ReportConfig, arguments: Sequence[str]) -> None:
     out = folders[0] if config.out is None else config.out
     for path in write(out, document(runs, where)):
         console.print(f"saved {path}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _made(config: ReportConfig, device: str) -> AttackConfig | None:
+    """How pclc attack was told of a model that no run made."""
+    if config.model is None:
+        return None
+    return AttackConfig(
+        model=config.model,
+        weights=config.weights,
+        data=config.data,
+        root=config.root,
+        device=device,
+    )
 
 
 def _say(console: Console, name: str) -> Callable[[str], None]:

@@ -24,7 +24,7 @@ def embedding(
     """Place all images in one plane, so that both figures show the same one."""
     with torch.no_grad():
         shown = torch.cat([clean, fooled])
-        features = torch.cat([network.features(batch) for batch in shown.split(_BATCH)])
+        features = torch.cat([network.features(batch) for batch in torch.split(shown, _BATCH)])
     perplexity = min(_PERPLEXITY, (len(features) - 1) / 3)
     plane = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(
         features.float().cpu().numpy()

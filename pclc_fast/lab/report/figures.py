@@ -41,7 +41,7 @@ def run_curves(run: Run) -> Markup:
         for place, sweep in enumerate(run["ranks"] or ())
     ]
     if run["attacked"]:
-        series.append(Series("worst case", 0, _worst(run)))
+        series.append(Series("worst case", 0, _worst(run), joined=False))
     ends = [p.x for one in series for p in one.points]
     ticks = [share["epsilon"] for share in run["attacked"]["worst"]] if run["attacked"] else []
     ticks = sorted({0.0, *ticks, max(ends, default=1.0)})

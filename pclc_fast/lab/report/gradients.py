@@ -25,7 +25,7 @@ def slopes(
     labels: Tensor,  # [N], int64
 ) -> Slopes:
     """Measure the gradient of the lead with respect to the pixels."""
-    batches = zip(images.split(_BATCH), labels.split(_BATCH), strict=True)
+    batches = zip(torch.split(images, _BATCH), torch.split(labels, _BATCH), strict=True)
     parts = [_batch(model, *batch) for batch in batches]
     return Slopes(*(torch.cat(part) for part in zip(*parts, strict=True)))
 

@@ -5,6 +5,7 @@ Any of them may be missing, as after an interruption; then the report says so an
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Sequence
@@ -17,6 +18,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load as safetensors_tensors
 from torch import Tensor, nn
 
+from ..attack_config import AttackConfig
+from ..attack_subject import subject_of_factory
 from ..attacks import Result, load_result
 from ..attacks.result import Adversarial
 from ..data import ImageData, load_dataset
@@ -42,14 +45,15 @@ class Subject:
     images: Tensor | None = None  # [N, C, H, W], the evaluated ones or all of the test, in [0, 1]
     labels: Tensor | None = None  # [N], int64
     result: Result | None = None
+    names: list[str] = field(default_factory=list)  # of the classes
     aligned: bool = False  # whether ``images`` are those of ``result``
     missing: dict[str, str] = field(default_factory=dict)
 
     @property
     def class_names(self) -> list[str]:
         """As the data set has them; numbers where it is not there."""
-        if self.data is not None:
-            return list(self.data.class_names)
+        if self.names:
+            return self.names
         classes = self.result.model.facts.get("classes", 0) if self.result else 0
         return [str(label) for label in range(classes)]
 
@@ -75,16 +79,24 @@ def _is_run(folder: Path) -> bool:
     return (folder / _CONFIG).exists() or bool(result_folders(folder))
 
 
-def load_subject(folder: Path, root: Path | None, device: torch.device) -> Subject:
+def load_subject(
+    folder: Path,
+    root: Path | None,
+    device: torch.device,
+    made: AttackConfig | None = None,  # the model of a folder that is not a run's
+) -> Subject:
     """Read what there is of a run; ``root`` takes the place of the one that its data were in.
 
     Raises:
-        RunError: config.json is there and cannot be used.
+        RunError: config.json is there and cannot be used, or the model cannot be made.
     """
     subject = Subject(folder)
     _load_result(subject)
     if not (folder / _CONFIG).exists():
-        subject.missing["model"] = f"there is no {_CONFIG}, so the model is not known"
+        if made is not None:
+            _make_network(subject, made)
+        else:
+            subject.missing["model"] = "say which model it is by --model, --weights and --data"
         return subject
     subject.config = config = RunFolder(folder).config()
     subject.metrics = _metrics(folder / _METRICS)
@@ -95,6 +107,7 @@ def load_subject(folder: Path, root: Path | None, device: torch.device) -> Subje
     except (OSError, ValueError, RunError) as error:
         subject.missing["model"] = f"its data cannot be read: {error}"
         return subject
+    subject.names = list(data.class_names)
     _load_network(subject, data, device)
     _place_images(subject, data, device)
     return subject
@@ -114,6 +127,16 @@ def _load_result(subject: Subject) -> None:
         subject.result = together([load_result(folder) for folder in folders])
     except ValueError as error:
         subject.missing["attacked"] = str(error)
+
+
+def _make_network(subject: Subject, made: AttackConfig) -> None:
+    """Take what a factory makes, with the images that were attacked."""
+    count = 0 if subject.result is None else subject.result.clean.images
+    found = subject_of_factory(dataclasses.replace(made, n_ex=count, out=subject.folder))
+    subject.network, subject.images, subject.labels = found.network, found.images, found.labels
+    subject.names = list(found.class_names)
+    if subject.result is not None:
+        subject.aligned = found.labels.tolist() == subject.result.images.label
 
 
 def _metrics(path: Path) -> list[dict[str, Any]]:
