@@ -79,7 +79,7 @@ def audited(classes: int) -> dict[str, Any]:
     half = torch.arange(20) < 10
     standing = {(a, 0.1): half for a in ("fgsm", "pgd", "pgd-twice", "noise")}
     standing |= {("pgd-targets", 0.1): ~clean, ("square", 0.1): clean}
-    evidence = Evidence(classes, clean, [0.1], standing, {0.1: half})
+    evidence = Evidence(classes, clean, [0.1], standing, worst={0.1: half})
     return verdict.to_json(check_all(evidence))
 
 
