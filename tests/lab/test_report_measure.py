@@ -82,7 +82,7 @@ def test_samples_are_of_every_class() -> None:
 
 def test_results_of_the_same_images_count_together() -> None:
     paper = result(seed=1)
-    strong = dataclasses.replace(result(seed=2), preset="strong", images=paper.images)
+    strong = dataclasses.replace(result(seed=2), preset="strong")
     whole = together([strong, paper])
     assert whole.preset == "paper, strong"
     assert [a.key for a in whole.attacks][::3] == ["paper: fgsm", "strong: fgsm"]
