@@ -132,6 +132,11 @@ def test_the_verdict_follows_from_the_findings() -> None:
     status, text, counts = judge(check_all(evidence({"pgd": 50, "pgd-targets": 0})))
     assert (status, counts["failed"]) == ("FAIL", 1)
     assert "targeting each class in turn finds far more" in text
+    assert text.startswith("The model's gradient misleads attacks")
+    _, text, _ = judge(check_all(evidence({"pgd": 50, "pgd-restarts": 10})))
+    assert text.startswith("A plain attack has not converged on this model")
+    _, text, _ = judge(check_all(Evidence(10, ALL, sums_to_one=True)))
+    assert text.startswith("The model is not what attacks take it for")
 
 
 def test_every_text_shows_numbers_that_are_there() -> None:

@@ -27,6 +27,7 @@ _FAILURES = {
     "repeats": "the forward is random",
     "logits": "the outputs are not logits of enough classes",
 }
+_UNUSUAL, _CONVERGENCE = {"repeats", "logits"}, {"twice", "restarts"}
 
 
 def judge(findings: Sequence[Finding]) -> tuple[Status, str, dict[str, int]]:
@@ -51,6 +52,14 @@ def _sentence(findings: Sequence[Finding], counts: dict[str, int]) -> str:
     start = f"{{failed:count}} of {{ran:count}} checks fail{idle}: {names}."
     if any(f.key == _WORST for f in failed):
         return f"Do not trust the worst case, it is too high. {start}"
+    kinds = {f.key for f in failed}
+    if kinds <= _UNUSUAL:
+        return f"The model is not what attacks take it for. {start}"
+    if kinds <= _UNUSUAL | _CONVERGENCE:
+        return (
+            "A plain attack has not converged on this model, so only the worst case over all "
+            f"attacks counts. {start}"
+        )
     return (
         "The model's gradient misleads attacks that simply follow it, so only the worst case over "
         f"all attacks counts. {start}"

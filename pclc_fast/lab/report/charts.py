@@ -130,7 +130,8 @@ def bar_chart(
             below = top
     middles = [(x(place + 0.5), right(p.y), p.row) for place, p in enumerate(line)]
     path = " ".join(f"{a:.1f},{b:.1f}" for a, b, _ in middles)
-    parts.append(Markup('<polyline class="line ink" points="{}"/>').format(path))
+    for style in ("halo", "ink"):  # the one keeps the other apart from the bars
+        parts.append(Markup('<polyline class="line {}" points="{}"/>').format(style, path))
     parts += [
         Markup('<circle class="mark ink" cx="{:.1f}" cy="{:.1f}" r="2.5" data-row="{}"/>').format(
             *m
