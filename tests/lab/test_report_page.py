@@ -26,8 +26,8 @@ BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 VOID = {"meta", "link", "img", "br", "input"}
 # Numbers that are names: of literature, figures, equations and norms, and the level of intervals.
 SAID = r"""95\ %|Carlini\ et\ al\.\ \(2019\)|Athalye\ et\ al\.\ \(2018\)|Pintor\ et\ al\.\ \(2022\)|
-Li\ et\ al\.\ \(2021\)|Tables?\ [1-5]|ResNet-56|Figures?\ [1-3](\ and\ 3)?|Eqs\.\ 9-14|\bL[12]\b|float(32|64)|
-below\ 1e-8|class-\d+|\bsha256"""
+Li\ et\ al\.\ \(2021\)|Tables?\ [1-5]|ResNet-56|Figures?\ [1-3](\ and\ 3)?|Eqs\.\ 9-14|\bL[12]\b|
+float(32|64)|below\ 1e-8|class-\d+|\bsha256"""
 
 
 class Page(HTMLParser):

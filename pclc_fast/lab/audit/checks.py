@@ -21,6 +21,7 @@ MASKED = 0.1
 CONVERGED = 0.05
 # What chance alone moves: an attack from another random start fools other images.
 SLACK = 0.02
+_AT = "At \N{GREEK SMALL LETTER EPSILON} = {epsilon}"
 _FEW = 2  # images, which are more than these shares where few were probed
 
 
@@ -44,8 +45,7 @@ def many_steps(e: Evidence) -> Finding:
         "many-steps",
         "Many steps beat one",
         numbers and _at_most(lost[numbers["epsilon"]], SLACK),
-        "At \N{GREEK SMALL LETTER EPSILON} = {epsilon}, {one:percent} % withstand one step and "
-        "{many:percent} % withstand many.",
+        _AT + ", {one:percent} % withstand one step and {many:percent} % withstand many.",
         "Where one step fools more than many, the gradient near the image misleads.",
         numbers,
     )
@@ -64,7 +64,7 @@ def _black_box(key: str, title: str, meaning: str) -> Callable[[Evidence], Findi
             key,
             title,
             numbers and _at_most(numbers["only"], SLACK * e.images),
-            "At \N{GREEK SMALL LETTER EPSILON} = {epsilon} it fools {only:count} of {tried:count} "
+            _AT + " it fools {only:count} of {tried:count} "
             "images (of {images:count} in all) that no gradient attack fooled.",
             meaning,
             numbers,
@@ -106,7 +106,7 @@ def chance(e: Evidence) -> Finding:
         "chance",
         "Accuracy reaches chance",
         numbers and _at_most(numbers["left"], _chance(e)),
-        "At \N{GREEK SMALL LETTER EPSILON} = {epsilon}, where every image can be made the same "
+        _AT + ", where every image can be made the same "
         "grey, gradient attacks leave {left:percent} %; guessing gets {chance:percent} %.",
         "Above chance there, the attacks fail, whatever the model.",
         numbers,
@@ -129,7 +129,7 @@ def _change(
             key,
             title,
             numbers and _at_most(numbers["gain"], allowed + _FEW / e.images),
-            "At \N{GREEK SMALL LETTER EPSILON} = {epsilon}, {plain:percent} % withstand many steps; "
+            f"{_AT}, {{plain:percent}} % withstand many steps; "
             f"with {what} too it is {{both:percent}} %, {{gain:points}} points less.",
             meaning,
             numbers,
@@ -178,7 +178,7 @@ def noise(e: Evidence) -> Finding:
         "noise",
         "Random noise fools less",
         numbers and _at_most(lost[numbers["epsilon"]], SLACK),
-        "At \N{GREEK SMALL LETTER EPSILON} = {epsilon}, {left:percent} % withstand many random "
+        _AT + ", {left:percent} % withstand many random "
         "changes and {pgd:percent} % withstand many steps along the gradient.",
         "A gradient that is worse than a random direction says nothing.",
         numbers,
@@ -244,7 +244,7 @@ def worst_case(e: Evidence) -> Finding:
         "worst-case",
         "The worst case stands",
         numbers and _at_most(numbers["missed"], SLACK / 2 * e.images),
-        "At \N{GREEK SMALL LETTER EPSILON} = {epsilon} the evaluation leaves {worst:percent} % of "
+        _AT + " the evaluation leaves {worst:percent} % of "
         "{images:count} images; the audit fools {missed:count} more.",
         "What the audit finds in passing, the evaluation should have found.",
         numbers,
