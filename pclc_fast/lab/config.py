@@ -19,7 +19,7 @@ class DigitsExperiment:
     The digits are scikit-learn's. Takes about a minute.
     """
 
-    epochs: int = 50
+    epochs: int = 30
     """Epochs of the warm-up, and of each of the two phases after it."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """One repetition each: initial weights, order of the images, random start of PGD."""
@@ -31,7 +31,7 @@ class DigitsExperiment:
     """Images in a training step."""
     lr: float = 3e-3
     """Learning rate of Adam."""
-    images: int = 200
+    images: int = 150
     """Test images that are attacked, at most."""
     out: Path = Path("runs/digits")
     """Folder for the runs, and for report.html, report.csv and report.json."""

@@ -27,7 +27,7 @@ from .words import describe
 LOSSES = {BASELINE: "ce", OURS: "pclc"}
 _PRESET = "digits"
 _TARGETED_STEPS = 20
-_AUDITED = 50  # images a model
+_AUDITED = 40  # images a model
 
 
 def reproduce_digits(config: DigitsExperiment, arguments: Sequence[str]) -> None:

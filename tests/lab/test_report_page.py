@@ -158,7 +158,8 @@ def test_what_is_missing_is_said() -> None:
     shown = " ".join(" ".join(Page(page).plain).split())
     assert "unfinished at" in shown
     assert "other: Not attacked yet" in shown or "Not attacked yet" in shown
-    assert "training is not finished" in page
+    for part in ("attacked", "audit", "ranks", "embedding", "samples"):
+        assert f"missing/other/{part}" in page
 
 
 def test_seeds_are_summed_up() -> None:

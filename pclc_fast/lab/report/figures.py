@@ -102,7 +102,8 @@ def rank_bars(run: Run, sweep: dict[str, Any]) -> Markup:
 
 def class_bars(run: Run) -> Markup:
     """A thin bar for each class, from the weakest: its worst case at the smallest epsilon."""
-    epsilon = next(s["epsilon"] for s in run["attacked"]["worst"] if s["epsilon"] > 0)
+    budgets = [share["epsilon"] for share in run["attacked"]["worst"]]
+    epsilon = min((e for e in budgets if e > 0), default=0.0)
     bars = [
         _point("class", run, str(one["label"]), epsilon, "accuracy", share["accuracy"])
         for one in run["attacked"]["classes"]

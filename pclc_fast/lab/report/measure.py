@@ -59,6 +59,8 @@ def measure(
         run["samples"] = samples(result, subject.images, subject.class_names) or None
     if subject.network is not None:
         run |= _of_the_network(subject.network, subject, images, foreign, say)
+    if subject.network is not None and run["embedding"] is None:
+        missing["embedding"] = "the model has no features() that gives what its last layer sees"
     for part in _AFTER:
         missing.setdefault(part, missing.get("model", "not measured"))
     missing.setdefault("samples", missing.get("attacked", "nothing was fooled within a budget"))

@@ -30,6 +30,7 @@ from ..train_config import TrainConfig
 from .evaluations import result_folders, together
 
 _CONFIG, _MODEL, _METRICS = "config.json", "model.safetensors", "metrics.jsonl"
+_UNATTACKED = 1000  # images that are looked at where none were attacked, at most
 
 
 @dataclass
@@ -174,7 +175,7 @@ def _load_network(subject: Subject, data: ImageData, device: torch.device) -> No
 
 def _place_images(subject: Subject, data: ImageData, device: torch.device) -> None:
     """The images that were evaluated, in their order; all of the test where none were."""
-    first, count = 0, len(data.test_labels)
+    first, count = 0, min(len(data.test_labels), _UNATTACKED)
     if subject.result is not None:
         evaluated = subject.result.images.label
         start = int(subject.result.data.facts.get("first", 0))
