@@ -18,8 +18,7 @@ _BATCH_NORM = (nn.modules.batchnorm._BatchNorm,)
 
 def check_epsilons(epsilons: Sequence[float], norm: Norm) -> list[float]:
     """Return them ascending; raises ValueError where they make no sense."""
-    if norm not in ("Linf", "L2"):
-        raise ValueError(f"norm must be Linf or L2; got {norm!r}")
+    check_norm(norm)
     values = [float(e) for e in epsilons]
     if not values or len(set(values)) < len(values):
         raise ValueError(f"eps must be one or more different numbers; got {values}")
@@ -30,6 +29,12 @@ def check_epsilons(epsilons: Sequence[float], norm: Norm) -> list[float]:
             f"eps in Linf must be from 0 to 1, as pixels are; got {values} (8 of 255 is 8 / 255)"
         )
     return sorted(values)
+
+
+def check_norm(norm: Norm) -> None:
+    """Raise ValueError for anything but the two that there are."""
+    if norm not in ("Linf", "L2"):
+        raise ValueError(f"norm must be Linf or L2; got {norm!r}")
 
 
 def check_images(images: Tensor, labels: Tensor) -> None:
