@@ -167,7 +167,7 @@ def _hidden(results: Results) -> str:
         if c.attack == WORST
     }
     if not missed or max(missed.values()) <= 0:
-        return f"of which {_STRONG} shows nothing here. "
+        return f"though here all attacks together found no more than {_STRONG} did. "
     (model, epsilon), most = max(missed.items(), key=lambda item: item[1])
     return (
         f"and {_STRONG} missed up to {100 * most:.1f} points of what all attacks together found "
