@@ -26,8 +26,8 @@ from .words import describe
 
 LOSSES = {BASELINE: "ce", OURS: "pclc"}
 _PRESET = "digits"
-_TARGETED_STEPS = 20
-_AUDITED = 40  # images a model
+_TARGETED_STEPS = 10
+_AUDITED = 25  # images a model
 
 
 def reproduce_digits(config: DigitsExperiment, arguments: Sequence[str]) -> None:
