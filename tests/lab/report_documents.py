@@ -29,7 +29,7 @@ from pclc_fast.lab.report.ranks import ranks
 from pclc_fast.lab.report.results import attacked
 
 ATTACKS = {"fgsm": "FGSM", "pgd-40": "PGD-40", "square": "Square, 1,000 queries"}
-NO_TRACE = Trace([], [], [], [], [], [], [], [])
+TRACE = Trace([40, 30], [10, 5], [1.0, 2.0], [0.1, 0.2], [0.5, 0.5], [1, 0], [2, 6], [0, 0])
 
 
 def result(
@@ -51,7 +51,7 @@ def result(
             ones, distances = [1] * len(fooled), [e] * len(fooled)
             cells.append(
                 Cell(key, "Linf", e, right, fooled, others, rank, ones, distances, 0, counts,
-                     NO_TRACE, 0.5)
+                     TRACE, 0.5)
             )  # fmt: skip
     lines = sorted({i for cell in cells for i in cell.fooled})
     adversarial = Adversarial(

@@ -60,6 +60,12 @@ def test_ranks_count_each_image_once() -> None:
     assert two["accuracy"] == left / found.clean.images
 
 
+def test_gradients_by_attack_and_step() -> None:
+    (first, *_) = attacked(result(), [])["attacks"]
+    shares = [(g["step"], g["taken"], g["zero"], g["vanishing"]) for g in first["gradients"]]
+    assert shares == [(1, 80, 2 / 80, 4 / 80), (2, 60, 0, 12 / 60)]  # of two epsilons
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_sample_is_the_image(channels: int) -> None:
     image = torch.rand(channels, 5, 7)

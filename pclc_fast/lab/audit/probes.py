@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from ..attacks import Preset, Result, evaluate
 from ..attacks.checks import looks_like_probabilities
 from ..attacks.result import Adversarial, Cell, Norm
-from .evidence import GRADIENT, Evidence, Gradients, Repeats
+from .evidence import GRADIENT, Evidence, Repeats
 from .presets import FLOAT64, PLAIN, spsa, square, variations
+from .traces import by_step
 
 _EPSILONS = 3  # at which a model is probed, of those it was evaluated at
 _GREY, _COLOUR = (0.1, 0.2, 0.3), (2 / 255, 4 / 255, 8 / 255)
@@ -68,7 +69,7 @@ def gather(probed: Probed, say: Say) -> Evidence:
     budgets = {*evidence.epsilons, evidence.large, evidence.everything}
     plain = probed.attack(PLAIN, sorted(budgets))
     _enter(evidence, plain)
-    evidence.gradients.extend(_gradients(plain))
+    evidence.gradients.extend(by_step(plain, "pgd"))
     say("audit: its variations")
     _enter(evidence, probed.attack(variations(evidence.classes), evidence.epsilons))
     double = dataclasses.replace(probed, model=_Double(probed.model))
@@ -133,22 +134,6 @@ def _without(clean: Tensor, fooled: Sequence[int]) -> Tensor:
     left = clean.clone()
     left[list(fooled)] = False
     return left
-
-
-def _gradients(result: Result) -> list[Gradients]:
-    """Of every step of the first attack, over its epsilons."""
-    key = result.attacks[0].key
-    traces = [cell.trace for cell in result.cells if cell.attack == key]
-    found = []
-    for step in range(max((len(t.active) for t in traces), default=0)):
-        here = [t for t in traces if step < len(t.active) and t.zero_pixels[step] is not None]
-        counts = [
-            sum(getattr(t, name)[step] for t in here)
-            for name in ("active", "zero", "vanishing", "non_finite")
-        ]
-        if counts[0]:
-            found.append(Gradients(key, step + 1, *counts))
-    return found
 
 
 def _enter_evaluation(evidence: Evidence, result: Result) -> None:

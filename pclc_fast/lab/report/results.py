@@ -7,6 +7,7 @@ from typing import Any
 
 from ..attacks import Result
 from ..attacks.result import Cell, Share
+from ..audit.traces import by_step
 from ..paper import paper_numbers
 
 _OF_THE_PAPER = {n.attack for n in paper_numbers()}
@@ -32,6 +33,7 @@ def attacked(result: Result, class_names: Sequence[str]) -> dict[str, Any]:
                 "settings": attack.settings,
                 "unbounded": any(c.epsilon is None for c in result.cells if c.attack == attack.key),
                 "paper": _name_in_the_paper(attack.key),
+                "gradients": _gradients(result, attack.key),
                 "cells": [
                     _cell(result, cell, budgets.get(cell.epsilon or 0.0, {}).get(attack.key))
                     for cell in result.cells
@@ -66,6 +68,20 @@ def _cell(result: Result, cell: Cell, cumulative: Share | None) -> dict[str, Any
         "seconds": cell.seconds,
         "median_distance": _median(cell.distance),
     }
+
+
+def _gradients(result: Result, key: str) -> list[dict[str, Any]]:
+    """How many of an attack's gradients were of no use, at each step."""
+    return [
+        {
+            "step": found.step,
+            "taken": found.taken,
+            "zero": found.zero / found.taken,
+            "vanishing": found.vanishing / found.taken,
+            "non-finite": found.non_finite / found.taken,
+        }
+        for found in by_step(result, key)
+    ]
 
 
 def _name_in_the_paper(key: str) -> str | None:

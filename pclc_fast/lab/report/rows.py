@@ -15,6 +15,8 @@ _SHARE = ("correct", "images", "accuracy", "low", "high")
 _COST = ("attempted", "fooled", "rejected", "forwards", "backwards", "naive_forwards",
          "naive_backwards", "seconds", "median_distance")  # fmt: skip
 
+_USELESS = ("zero", "vanishing", "non-finite")  # shares of gradients
+
 
 class Row(NamedTuple):
     """One number, or text that holds one, and what it is of."""
@@ -152,6 +154,7 @@ def _attacked(name: str, attacked: dict[str, Any]) -> Iterator[Row]:
             for k in ("forwards", "backwards", "naive_forwards", "naive_backwards", "seconds")
         }
         yield from _facts("cost", name, attack["key"], total)
+        yield from _gradients(name, attack)
         yield from _facts("setting", name, attack["key"], attack["settings"])
     for one in attacked["classes"]:
         for share in one["shares"]:
@@ -163,6 +166,20 @@ def _attacked(name: str, attacked: dict[str, Any]) -> Iterator[Row]:
         yield from _facts("assumption", name, one["topic"], numbers)
     yield from _facts("environment", name, "", attacked["environment"])
     yield from _minimum(name, attacked)
+
+
+def _gradients(name: str, attack: dict[str, Any]) -> Iterator[Row]:
+    """At each step of an attack, then over all of them, and the step with most of no use."""
+    steps = attack["gradients"]
+    for step in steps:
+        item = f"{attack['key']}, step {step['step']}"
+        yield from _facts("attack gradient", name, item, {k: step[k] for k in ("taken", *_USELESS)})
+    taken = sum(step["taken"] for step in steps)
+    if taken:
+        numbers = {k: sum(s[k] * s["taken"] for s in steps) / taken for k in _USELESS}
+        worst = max(steps, key=lambda s: sum(s[k] for k in _USELESS))
+        numbers |= {"worst step": worst["step"], "worst": sum(worst[k] for k in _USELESS)}
+        yield from _facts("attack gradient", name, attack["key"], {"taken": taken, **numbers})
 
 
 def _minimum(name: str, attacked: dict[str, Any]) -> Iterator[Row]:
