@@ -20,7 +20,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = "pclc_fast"
-HEAVY = ["matplotlib", "numpy", "rich", "sklearn", "torchvision", "triton", "tyro"]
+HEAVY = ["jinja2", "matplotlib", "numpy", "rich", "sklearn", "torchvision", "triton", "tyro"]
 
 
 @functools.cache

@@ -6,7 +6,7 @@ So nothing but the standard library is imported before that is known.
 import sys
 from importlib.util import find_spec
 
-_EXTRA = ("PIL", "rich", "safetensors", "sklearn", "tyro")
+_EXTRA = ("PIL", "jinja2", "rich", "safetensors", "sklearn", "tyro")
 
 
 def main() -> int:

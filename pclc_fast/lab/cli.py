@@ -13,6 +13,7 @@ from .attack_config import AttackConfig
 from .config import DigitsExperiment
 from .doctor_config import DoctorConfig
 from .errors import RunError
+from .report_config import ReportConfig
 from .train_config import TrainConfig
 
 
@@ -40,6 +41,7 @@ class Command(NamedTuple):
 _COMMANDS = {
     "train": Command(TrainConfig, "train", "train"),
     "attack": Command(AttackConfig, "attack", "attack"),
+    "report": Command(ReportConfig, "report.command", "report"),
     "reproduce digits": Command(DigitsExperiment, "reproduce", "reproduce_digits"),
     "doctor": Command(DoctorConfig, "doctor", "doctor"),
 }

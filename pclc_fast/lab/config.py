@@ -12,13 +12,14 @@ from .files import prepare_folder
 
 @dataclass(frozen=True)
 class DigitsExperiment:
-    """CE against PC-LC on handwritten digits, under FGSM and PGD.
+    """CE against PC-LC on handwritten digits: trained, attacked, audited, reported.
 
     Each seed trains a small CNN with CE (the warm-up), then from its weights one model with CE
-    again and one with PC-LC. The digits are scikit-learn's. Takes about a minute.
+    again and one with PC-LC, as pclc train does it. Then come what pclc attack and pclc report do.
+    The digits are scikit-learn's. Takes about a minute.
     """
 
-    epochs: int = 50
+    epochs: int = 30
     """Epochs of the warm-up, and of each of the two phases after it."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """One repetition each: initial weights, order of the images, random start of PGD."""
@@ -30,8 +31,10 @@ class DigitsExperiment:
     """Images in a training step."""
     lr: float = 3e-3
     """Learning rate of Adam."""
+    images: int = 150
+    """Test images that are attacked, at most."""
     out: Path = Path("runs/digits")
-    """Folder for results.json and results.csv."""
+    """Folder for the runs, and for report.html, report.csv and report.json."""
 
     def check(self) -> None:
         """Raise ValueError for the first value that makes no sense; make the folder ``out``."""
@@ -39,6 +42,7 @@ class DigitsExperiment:
             ("epochs", self.epochs),
             ("steps", self.steps),
             ("batch-size", self.batch_size),
+            ("images", self.images),
         ):
             if value < 1:
                 raise ValueError(f"--{name} must be at least 1; got {value}")

@@ -27,6 +27,7 @@ PACKAGES = (
     "timm",
     "tyro",
     "rich",
+    "jinja2",
 )
 
 

@@ -1,155 +1,197 @@
-"""``pclc reproduce``: an experiment from its data to its table, and what the table says."""
+"""``pclc reproduce``: an experiment from its data to its report, and what the numbers say."""
 
 from __future__ import annotations
 
-import copy
+import dataclasses
 import time
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from rich.console import Console
-from torch import Tensor, nn
 
-from pclc_fast import PCLCLoss, pc_lc_loss
-
-from .attacks import attack_images
+from .attacks import Preset, Result, Spec, evaluate, save_result
 from .config import DigitsExperiment
-from .digits import DigitsData, digits_data
-from .environment import environment
-from .models import small_cnn
-from .progress import Progress
-from .record import save
-from .summary import BASELINE, CLEAN, OURS, Condition, Measurement, Results
+from .errors import RunError
+from .report.command import report
+from .report.subject import find_folders, load_subject
+from .report_config import ReportConfig
+from .run_folder import RunFolder
+from .summary import BASELINE, CLEAN, OURS, WORST, Condition, Measurement, Results
 from .table import accuracy_table, gap_table
 from .threads import one_thread
-from .training import EpochStats, train
+from .train import train
+from .train_config import TrainConfig
 from .words import describe
 
-# The last iterate counts. pc_lc_loss's cross-entropy keeps 1 - f_y where f_y rounds to 1.
-_LAST: dict[str, Any] = {"iterate": "last", "loss": "exact-ce"}
-CRITERIA = {
-    BASELINE: PCLCLoss(pc_weight=0.0, lc_weight=0.0, ce_weight=1.0, return_stats=True),
-    OURS: PCLCLoss(margin=0.995, pc_weight=1.0, lc_weight=0.05, return_stats=True),  # Eq. 16
-}
+LOSSES = {BASELINE: "ce", OURS: "pclc"}
+_PRESET = "digits"
+_TARGETED_STEPS = 10
+_AUDITED = 25  # images a model
 
 
 def reproduce_digits(config: DigitsExperiment, arguments: Sequence[str]) -> None:
-    """Run an experiment that was checked, print its tables and words, and save both.
+    """Train, attack and audit both models of every seed; print tables and words, save the report.
 
-    ``arguments`` are those of ``pclc``, for the record.
+    A run that was interrupted goes on. ``arguments`` are those of ``pclc``, for the record.
 
     Raises:
+        RunError: the folder holds another experiment, or a file cannot be written.
         FloatingPointError: training diverged.
     """
     start = time.perf_counter()
+    console, errors = Console(), Console(stderr=True)
     with one_thread():
-        results = run_digits(config, digits_data(), Console(stderr=True))
-        where = environment(arguments)
-    seconds = time.perf_counter() - start
-    console, words = Console(), describe(results)
-    for table in (accuracy_table(results), gap_table(results)):
-        console.print("", table, sep="\n")
-    for paragraph in words:
-        console.print(paragraph + "\n", markup=False, highlight=False)
-    for path in save(config.out, config, where, results, words, seconds):
-        console.print(f"saved {path}", markup=False, highlight=False, soft_wrap=True)
-    console.print(f"{seconds:.0f} seconds", highlight=False)
+        folders = {name: train_seeds(config, name, arguments, errors) for name in LOSSES}
+        results = attack_all(config, folders, errors)
+        for table in (accuracy_table(results), gap_table(results)):
+            console.print("", table, sep="\n")
+        for paragraph in describe(results):
+            console.print(paragraph + "\n", markup=False, highlight=False)
+        runs = tuple(folder for found in folders.values() for folder in found)
+        images = min(_AUDITED, config.images)
+        report(ReportConfig(runs, out=config.out, images=images, device="cpu"), arguments)
+    console.print(f"{time.perf_counter() - start:.0f} seconds", highlight=False)
 
 
-def run_digits(config: DigitsExperiment, data: DigitsData, console: Console) -> Results:
-    """Train and attack both models of every seed."""
-    tested = 1 + len(config.epsilons) * (config.steps + 3)  # looks at a test image, see measure
-    trained = 3 * config.epochs  # looks at a training image
-    per_seed = trained * len(data.train_labels) + 2 * tested * len(data.test_labels)
+def train_seeds(
+    config: DigitsExperiment, name: str, arguments: Sequence[str], console: Console
+) -> list[Path]:
+    """Train a model of every seed, or go on with it; return the folders of the runs."""
+    folder = config.out / LOSSES[name]
+    wanted = TrainConfig(
+        data="digits",
+        loss=LOSSES[name],  # type: ignore[arg-type]
+        epochs=config.epochs,
+        lr=config.lr,
+        batch_size=config.batch_size,
+        seeds=config.seeds,
+        device="cpu",
+        out=folder,
+        warm_ups=config.out / "warm-ups",
+    )
+    begun = [folder] if (folder / "config.json").exists() else sorted(folder.glob("seed-*"))
+    if begun:
+        _check_same(wanted, begun)
+        train(TrainConfig(resume=folder), ("train", "--resume", str(folder)), quiet=True)
+    else:
+        train(wanted, arguments, quiet=True)
+    found = find_folders([folder])
+    for each in found:
+        last = load_subject(each, None, torch.device("cpu")).metrics[-1]
+        console.print(
+            f"{each} trained: {100 * last['test_accuracy']:.1f} % of the test images correct, "
+            f"logit gap {last['test_logit_gap']:.1f}",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+    return found
+
+
+def _check_same(wanted: TrainConfig, begun: Sequence[Path]) -> None:
+    """Raise RunError unless the runs in a folder are those of this experiment."""
+    for path, seed in zip(begun, wanted.seeds, strict=False):
+        found = RunFolder(path).config().identity()
+        own = dataclasses.replace(wanted, seeds=(seed,)).identity()
+        if len(begun) != len(wanted.seeds) or any(
+            found[key] != value for key, value in own.items() if key in _OPTIONS
+        ):
+            raise RunError(
+                f"{path.parent} holds another experiment: choose another folder by --out", code=2
+            )
+
+
+_OPTIONS = ("data", "loss", "epochs", "lr", "batch_size", "seeds")
+
+
+def attack_all(
+    config: DigitsExperiment, folders: dict[str, list[Path]], console: Console
+) -> Results:
+    """Attack every model, keep what was found beside it, and measure what is left."""
     measurements: list[Measurement] = []
-    with Progress(console, total=per_seed * len(config.seeds)) as progress:
-        for seed in config.seeds:
-            for name, model in train_pair(config, seed, data, progress).items():
-                measured = list(measure(config, seed, name, model, data, progress))
-                progress.finished(_tested_line(seed, name, measured))
-                measurements += measured
+    for name, found in folders.items():
+        for seed, folder in zip(config.seeds, found, strict=True):
+            result = attack_run(config, folder, seed)
+            measured = measure(seed, name, result)
+            lowest = min(m.accuracy for m in measured)
+            console.print(
+                f"{folder} attacked: {100 * measured[0].accuracy:.1f} % of {result.clean.images} "
+                f"images correct, lowest under attack {100 * lowest:.1f} %",
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
+            )
+            measurements += measured
     return Results(measurements)
 
 
-def train_pair(
-    config: DigitsExperiment, seed: int, data: DigitsData, progress: Progress
-) -> dict[str, nn.Module]:
-    """Train a warm-up with CE, then with each loss one model from its weights.
-
-    Both of these see the images in the same order.
-    """
-    warm = small_cnn(seed=seed)
-    shuffle = torch.Generator().manual_seed(seed)
-
-    def phase(model: nn.Module, loss: str, title: str, generator: torch.Generator) -> nn.Module:
-        epochs = train(
-            model,
-            data.train_images,
-            data.train_labels,
-            CRITERIA[loss],
-            epochs=config.epochs,
-            batch_size=config.batch_size,
-            lr=config.lr,
-            generator=generator,
-        )
-        for number, stats in enumerate(epochs, start=1):
-            progress.advance(len(data.train_labels), f"seed {seed}, {title}, epoch {number}")
-            line = _trained_line(seed, title, stats)
-        progress.finished(line)
-        return model.eval()
-
-    phase(warm, BASELINE, "CE warm-up", shuffle)
-    return {
-        name: phase(copy.deepcopy(warm), name, f"then {name}", shuffle.clone_state())
-        for name in CRITERIA
-    }
-
-
-def measure(
-    config: DigitsExperiment,
-    seed: int,
-    name: str,
-    model: nn.Module,
-    data: DigitsData,
-    progress: Progress,
-) -> Iterator[Measurement]:
-    """Yield a measurement of the clean test images, then of every attack at every epsilon."""
-    images, labels = data.test_images, data.test_labels
-
-    def look(condition: Condition, shown: Tensor, looks: int) -> Measurement:
-        with torch.no_grad():
-            _, stats = pc_lc_loss(model(shown), labels, return_stats=True)
-        doing = f"seed {seed}, attacking {name}, {condition.attack} {condition.epsilon:g}"
-        progress.advance(looks * len(labels), doing)
-        gaps = stats.prob_gap.mean().item(), stats.logit_gap.mean().item()
-        return Measurement(seed, name, condition, stats.correct, *gaps)
-
-    yield look(Condition(CLEAN, 0.0), images, 1)
-    for epsilon in config.epsilons:
-        found = attack_images(model, images, labels, "fgsm", epsilon=epsilon, **_LAST)
-        yield look(Condition("FGSM", epsilon), found.images, 2)
-    for epsilon in config.epsilons:
-        steps: dict[str, Any] = {
-            "steps": config.steps,
-            "step_size": 2.5 / config.steps,
-            "per_epsilon": True,
-        }
-        found = attack_images(
-            model, images, labels, "pgd", epsilon=epsilon, seed=seed, **steps, **_LAST
-        )
-        yield look(Condition("PGD", epsilon), found.images, config.steps + 1)
-
-
-def _trained_line(seed: int, title: str, stats: EpochStats) -> str:
-    return (
-        f"seed {seed}, {title:<15} trained: {100 * stats.accuracy:.1f} %, "
-        f"probability gap {stats.prob_gap:.3f}, logit gap {stats.logit_gap:.1f}"
+def attack_run(config: DigitsExperiment, folder: Path, seed: int) -> Result:
+    """Attack the model of a run; its result lies beside it then."""
+    subject = load_subject(folder, None, torch.device("cpu"))
+    if subject.network is None or subject.images is None or subject.labels is None:
+        raise RunError(f"{folder}: {subject.missing.get('model', 'it cannot be attacked')}")
+    images, labels = subject.images[: config.images], subject.labels[: config.images]
+    result = evaluate(
+        subject.network, images, labels, eps=config.epsilons, preset=preset(config), seed=seed
     )
+    data = dataclasses.replace(result.data, name="digits test")
+    model = dataclasses.replace(result.model, name=str(folder))
+    result = dataclasses.replace(result, data=data, model=model)
+    out = folder / "attacks" / _PRESET
+    out.mkdir(parents=True, exist_ok=True)
+    save_result(out, result)
+    return result
 
 
-def _tested_line(seed: int, name: str, measured: list[Measurement]) -> str:
-    clean, *attacked = (100 * m.accuracy for m in measured)
-    return (
-        f"seed {seed}, {name:<15} tested: {clean:.1f} %, lowest under attack {min(attacked):.1f} %"
+def preset(config: DigitsExperiment) -> Preset:
+    """FGSM and PGD as everybody runs them, and what finds more where these are misled."""
+    plain = {"steps": config.steps, "step_size": 2.5 / config.steps, "per_epsilon": True}
+    targets = {"steps": _TARGETED_STEPS, "targets": 9}
+    specs = (
+        Spec("fgsm", "FGSM", "fgsm", {}, _PRESET),
+        Spec("pgd", f"PGD-{config.steps}", "pgd", plain, _PRESET),
+        Spec(
+            "pgd-rescaled",
+            f"PGD-{config.steps}, rescaled",
+            "pgd",
+            {**plain, "rescaled": True},
+            _PRESET,
+        ),
+        Spec(
+            "multi-targeted",
+            f"PGD-{_TARGETED_STEPS}, rescaled, each target",
+            "multi-targeted",
+            targets,
+            _PRESET,
+        ),
     )
+    return Preset(_PRESET, specs, carry=True)
+
+
+def measure(seed: int, name: str, result: Result) -> list[Measurement]:
+    """What is right without an attack, under FGSM, under PGD, and under all that was tried."""
+    gaps = (torch.tensor(g).double().mean().item() for g in _gaps(result))
+    clean = _standing(result, [])
+    found = [Measurement(seed, name, Condition(CLEAN, 0.0), clean, *gaps)]
+    for title, keys in (
+        ("FGSM", ["fgsm"]),
+        ("PGD", ["pgd"]),
+        (WORST, [a.key for a in result.attacks]),
+    ):
+        for epsilon in result.epsilons:
+            cells = [c for c in result.cells if c.attack in keys and c.within(epsilon)]
+            standing = _standing(result, [image for cell in cells for image in cell.fooled])
+            found.append(Measurement(seed, name, Condition(title, epsilon), standing))
+    return found
+
+
+def _gaps(result: Result) -> tuple[list[float], list[float]]:
+    return result.images.prob_gap, result.images.logit_gap
+
+
+def _standing(result: Result, fooled: Sequence[int]) -> torch.Tensor:
+    """Which images are right, without those that were fooled: [N], bool."""
+    flags = torch.zeros(result.clean.images, dtype=torch.bool)
+    flags[list(result.images.correct - set(fooled))] = True
+    return flags

@@ -12,6 +12,7 @@ from torch import Tensor
 
 BASELINE, OURS = MODELS = ("CE", "PC-LC")
 CLEAN = "none"  # the name of no attack
+WORST = "worst"  # the name of everything that was tried, together
 _NORMAL_95 = 1.96
 
 
@@ -30,8 +31,8 @@ class Measurement:
     model: str
     condition: Condition
     correct: Tensor  # [N], bool
-    prob_gap: float  # mean over the images
-    logit_gap: float  # mean over the images
+    prob_gap: float = math.nan  # mean over the images
+    logit_gap: float = math.nan  # mean over the images
 
     @property
     def accuracy(self) -> float:

@@ -32,10 +32,10 @@ from .train_config import MOVABLE, TrainConfig, given
 Runs = list[tuple[RunFolder, TrainConfig]]
 
 
-def train(config: TrainConfig, arguments: Sequence[str]) -> None:
+def train(config: TrainConfig, arguments: Sequence[str], *, quiet: bool = False) -> None:
     """Train every seed of a checked configuration, or go on with what it resumes.
 
-    ``arguments`` are those of ``pclc``, for the record.
+    ``arguments`` are those of ``pclc``, for the record. ``quiet``: print nothing.
 
     Raises:
         RunError: a file, the data or the device cannot be used, training diverged, or a signal
@@ -50,14 +50,14 @@ def train(config: TrainConfig, arguments: Sequence[str]) -> None:
         where = _where(data, world)
         runs = resumed if resumed else _new_runs(config, data, world)
         check_together(runs[0][1], data, world)
-        errors = Console(stderr=True, quiet=not world.is_first)
+        errors = Console(stderr=True, quiet=quiet or not world.is_first)
         if world.is_first:
             for folder, run_config in runs:
                 _record(folder, run_config, where, arguments, errors, is_new=resumed is None)
         world.wait()
         hint = config.resume or _parent(runs)
         lasts = _run_all(runs, data, where, world, errors, shlex.quote(str(hint)))
-        if world.is_first:
+        if world.is_first and not quiet:
             _report(runs, lasts, time.perf_counter() - start)
 
 

@@ -1,157 +1,117 @@
-"""The experiment: a fair pair, repeatable, and what its phases report."""
+"""The experiment: a fair pair, repeatable, and what it leaves on the disk."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator
+import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from rich.console import Console
-from torch import Tensor, nn
+from safetensors.torch import load_file
+from torch import Tensor
 
-from pclc_fast import pc_lc_loss
 from pclc_fast.lab import reproduce
+from pclc_fast.lab.attacks import load_result
 from pclc_fast.lab.config import DigitsExperiment
-from pclc_fast.lab.digits import DigitsData
+from pclc_fast.lab.errors import RunError
 from pclc_fast.lab.models import small_cnn
-from pclc_fast.lab.progress import Progress
 from pclc_fast.lab.summary import Condition, Results
-from pclc_fast.lab.training import EpochStats, train
 
-TINY = DigitsExperiment(epochs=1, seeds=(3,), epsilons=(0.1,), steps=2)
+TINY = DigitsExperiment(epochs=1, seeds=(3,), epsilons=(0.1, 0.3), steps=2, images=60)
 QUIET = Console(quiet=True)
+
+
+def run(out: Path, **changes: Any) -> tuple[dict[str, list[Path]], Results]:
+    """Train and attack; return the folders of the runs and what was measured."""
+    config = dataclasses.replace(TINY, out=out, **changes)
+    folders = {n: reproduce.train_seeds(config, n, ["reproduce"], QUIET) for n in reproduce.LOSSES}
+    return folders, reproduce.attack_all(config, folders, QUIET)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, list[Path]], Results]:
+    return run(tmp_path_factory.mktemp("digits"))
+
+
+def metrics(folder: Path) -> list[dict[str, Any]]:
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in lines]
 
 
 def same_weights(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return all(one[name].equal(other[name]) for name in one)
 
 
-def test_both_second_phases_start_alike(data: DigitsData, monkeypatch: pytest.MonkeyPatch) -> None:
-    phases: list[dict[str, Any]] = []
-
-    def watched_train(
-        model: nn.Module, images: Tensor, labels: Tensor, criterion: nn.Module, **settings: Any
-    ) -> Iterator[EpochStats]:
-        phase = {"criterion": criterion, "before": copy.deepcopy(model.state_dict())}
-        phase["order"] = settings["generator"].get_state()
-        phase["settings"] = {k: v for k, v in settings.items() if k != "generator"}
-        phases.append(phase)
-        yield from train(model, images, labels, criterion, **settings)  # type: ignore[arg-type]
-        phase["after"] = copy.deepcopy(model.state_dict())
-
-    monkeypatch.setattr(reproduce, "train", watched_train)
-    with Progress(QUIET, total=1) as progress:
-        models = reproduce.train_pair(TINY, 3, data, progress)
-    warm, baseline, ours = phases
-    assert same_weights(warm["before"], small_cnn(seed=3).state_dict())
-    assert not same_weights(warm["before"], warm["after"])
-    for phase in (baseline, ours):
-        assert same_weights(phase["before"], warm["after"])
-        assert phase["order"].equal(baseline["order"])
-        assert phase["settings"] == warm["settings"]
-    assert not warm["order"].equal(baseline["order"])
-    assert not same_weights(baseline["after"], ours["after"])
-    assert same_weights(models["CE"].state_dict(), baseline["after"])
-    assert same_weights(models["PC-LC"].state_dict(), ours["after"])
-    coefficients = [(p["criterion"].ce_weight, p["criterion"].pc_weight) for p in phases]
-    assert coefficients == [(1, 0), (1, 0), (0, 1)]
-    assert (ours["criterion"].margin, ours["criterion"].lc_weight) == (0.995, 0.05)
-
-
-def run(config: DigitsExperiment, data: DigitsData) -> Results:
-    return reproduce.run_digits(config, data, QUIET)
-
-
 def identical(one: Results, other: Results) -> bool:
-    return all(
-        a.correct.equal(b.correct) and (a.prob_gap, a.logit_gap) == (b.prob_gap, b.logit_gap)
-        for a, b in zip(one.measurements, other.measurements, strict=True)
-    )
+    pairs = zip(one.measurements, other.measurements, strict=True)
+    return all(a.condition == b.condition and a.correct.equal(b.correct) for a, b in pairs)
 
 
-def test_a_seed_repeats_exactly(data: DigitsData) -> None:
-    first = run(TINY, data)
-    torch.rand(7)  # the global generator must not matter
-    assert identical(first, run(TINY, data))
-    assert not identical(first, run(DigitsExperiment(**{**vars(TINY), "seeds": (4,)}), data))
-    measured = [(m.seed, m.model, m.condition) for m in first.measurements]
-    conditions = [Condition("none", 0.0), Condition("FGSM", 0.1), Condition("PGD", 0.1)]
-    assert measured == [(3, model, c) for model in ("CE", "PC-LC") for c in conditions]
+def test_both_second_phases_start_alike(done: tuple[dict[str, list[Path]], Results]) -> None:
+    (baseline,), (ours,) = done[0].values()
+    assert (baseline.name, ours.name) == ("ce", "pclc")
+    assert len(list((baseline.parent / "warm-ups").glob("*.pt"))) == 1
+    (warm, ce), (other_warm, pclc) = metrics(baseline), metrics(ours)
+    assert warm == other_warm
+    assert [row["phase"] for row in (warm, ce, pclc)] == ["warm-up", "ce", "pclc"]
+    assert ce["lr"] == pclc["lr"]
+    weights = [load_file(folder / "model.safetensors") for folder in (baseline, ours)]
+    assert not same_weights(*weights)
+    config = json.loads((ours / "config.json").read_text(encoding="utf-8"))
+    assert (config["margin"], config["lc_weight"], config["pc_mean"]) == (0.995, 0.05, False)
 
 
-def test_the_announced_work_is_the_work_done(
-    data: DigitsData, monkeypatch: pytest.MonkeyPatch
+def test_what_is_measured_is_what_the_attack_left(
+    done: tuple[dict[str, list[Path]], Results],
 ) -> None:
-    seen: list[int] = []
-
-    class Counting(Progress):
-        def __init__(self, console: Console, total: int) -> None:
-            super().__init__(console, total)
-            self.total = total
-
-        def advance(self, images: int, doing: str) -> None:
-            seen.append(images)
-            super().advance(images, doing)
-
-        def __exit__(self, *error: Any) -> None:
-            super().__exit__(*error)
-            seen.append(-self.total)
-
-    monkeypatch.setattr(reproduce, "Progress", Counting)
-    run(DigitsExperiment(**{**vars(TINY), "seeds": (1, 2), "epsilons": (0.1, 0.2)}), data)
-    assert sum(seen) == 0
-    assert len(seen) > 10
+    folders, results = done
+    attacked = ("FGSM", "PGD", "worst")
+    conditions = [Condition("none", 0.0), *(Condition(a, e) for a in attacked for e in (0.1, 0.3))]
+    measured = [(m.seed, m.model, m.condition) for m in results.measurements]
+    assert measured == [(3, model, c) for model in ("CE", "PC-LC") for c in conditions]
+    result = load_result(folders["PC-LC"][0] / "attacks" / "digits")
+    assert result.clean.images == 60
+    for m in results.measurements:
+        assert len(m.correct) == 60
+        if m.model == "PC-LC" and m.condition.attack == "worst":
+            assert m.accuracy == result.worst_case(m.condition.epsilon).accuracy
+        if m.model == "PC-LC" and m.condition.attack == "PGD":
+            cell = result.cell("pgd", m.condition.epsilon)
+            assert cell is not None
+            alone = result.alone(cell)
+            assert alone is not None
+            assert m.accuracy == alone.accuracy
 
 
-def test_epoch_statistics_are_means_over_all_images(data: DigitsData) -> None:
-    model = small_cnn(seed=0)
-    criterion = reproduce.CRITERIA["PC-LC"]
-    images, labels = data.train_images[:100], data.train_labels[:100]  # batches of 64 and 36
-    generator = torch.Generator().manual_seed(0)
-    settings = {"epochs": 1, "batch_size": 64, "lr": 1e-30, "generator": generator}
-    (epoch,) = train(model, images, labels, criterion, **settings)  # type: ignore[arg-type]
-    with torch.no_grad():
-        loss, stats = pc_lc_loss(model(images), labels, return_stats=True)
-    expected = [
-        loss,
-        *(s.double().mean() for s in (stats.correct, stats.prob_gap, stats.logit_gap)),
-    ]
-    assert epoch == pytest.approx([e.item() for e in expected], abs=1e-5)
+def test_a_seed_repeats_exactly(
+    done: tuple[dict[str, list[Path]], Results], tmp_path: Path
+) -> None:
+    torch.rand(7)  # the global generator must not matter
+    _, again = run(tmp_path / "again")
+    assert identical(done[1], again)
+    _, other = run(tmp_path / "other", seeds=(4,))
+    assert not identical(done[1], other)
 
 
-def test_training_teaches(data: DigitsData) -> None:
-    generator = torch.Generator().manual_seed(0)
-    epochs = train(
-        small_cnn(seed=0),
-        data.train_images,
-        data.train_labels,
-        reproduce.CRITERIA["CE"],
-        epochs=4,
-        batch_size=64,
-        lr=3e-3,
-        generator=generator,
-    )
-    first, *_, last = epochs
-    assert last.loss < first.loss / 2
-    assert last.accuracy > 0.85
+def test_a_finished_experiment_goes_on_where_it_is(tmp_path: Path) -> None:
+    folders, first = run(tmp_path, seeds=(0, 1))
+    before = [load_file(f / "model.safetensors") for f in folders["CE"]]
+    assert [f.name for f in folders["CE"]] == ["seed-0", "seed-1"]
+    _, second = run(tmp_path, seeds=(0, 1))
+    assert identical(first, second)
+    after = [load_file(f / "model.safetensors") for f in folders["CE"]]
+    assert all(map(same_weights, before, after))
+    for change in ({"seeds": (0, 1), "epochs": 2}, {"seeds": (0,)}, {"seeds": (0, 2)}):
+        with pytest.raises(RunError, match="holds another experiment: choose another folder"):
+            run(tmp_path, **change)
 
 
-def test_divergence_is_reported(data: DigitsData) -> None:
-    epochs = train(
-        small_cnn(seed=0),
-        data.train_images,
-        data.train_labels,
-        reproduce.CRITERIA["CE"],
-        epochs=1,
-        batch_size=64,
-        lr=1e20,
-        generator=torch.Generator().manual_seed(0),
-    )
-    with pytest.raises(FloatingPointError, match=r"epoch 1: lr 1e\+20 is too large"):
-        next(epochs)
+def test_divergence_is_reported(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"epoch 1: lr 1e\+20 is too large"):
+        run(tmp_path, lr=1e20)
 
 
 def test_initial_weights_depend_on_their_seed_alone() -> None:
@@ -169,6 +129,7 @@ def test_initial_weights_depend_on_their_seed_alone() -> None:
     [
         ({"epochs": 0}, r"--epochs must be at least 1; got 0"),
         ({"steps": 0}, r"--steps must be at least 1; got 0"),
+        ({"images": 0}, r"--images must be at least 1; got 0"),
         ({"batch_size": -3}, r"--batch-size must be at least 1; got -3"),
         ({"lr": 0.0}, r"--lr must be positive and finite; got 0"),
         ({"lr": float("nan")}, r"--lr must be positive and finite; got nan"),

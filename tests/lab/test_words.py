@@ -123,6 +123,15 @@ def test_no_result_is_called_robust() -> None:
         assert "What this does not show is robustness." in words
 
 
+def test_what_the_plain_attack_missed_is_said() -> None:
+    worst = Condition("worst", 0.1)
+    missed = text({**WORSE, worst: 30}, {**BETTER, worst: 48})
+    assert "PGD missed up to 12.0 points of what all attacks together found (PC-LC" in missed
+    assert "Worst case over all that was tried: PC-LC higher by 18.0 points" in missed
+    same = text({**WORSE, worst: 30}, {**BETTER, worst: 60})
+    assert "all attacks together found no more than PGD did" in same
+
+
 def test_tables_fit_a_terminal_and_hold_the_numbers() -> None:
     file = io.StringIO()
     console = Console(file=file, width=80)

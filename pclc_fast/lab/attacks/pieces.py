@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from safetensors import SafetensorError
 from safetensors.torch import load as safetensors_tensors
@@ -88,4 +89,4 @@ class PiecesInFolder(Pieces):
         shutil.rmtree(self.path, ignore_errors=True)
 
     def _file(self, name: str) -> Path:
-        return self.path / f"{name}.safetensors"
+        return self.path / f"{quote(name, safe='')}.safetensors"  # names have slashes

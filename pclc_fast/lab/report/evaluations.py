@@ -1,0 +1,88 @@
+"""All results of one model as one: the worst case is over everything that was tried."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from ..attacks import Result
+from ..attacks.result import Adversarial
+from ..attacks.result_file import RESULT
+
+_ORDER = ("released", "paper")  # before all others: what decides comes last
+
+
+def result_folders(folder: Path) -> list[Path]:
+    """Where there are results of a run: in its folder, and in those of its presets."""
+    files = [folder / RESULT, *sorted(folder.glob(f"attacks/*/{RESULT}"))]
+    return [file.parent for file in files if file.exists()]
+
+
+def together(results: Sequence[Result]) -> Result:
+    """One result with the attacks of all that are about the same images and norm.
+
+    The one with the most images decides which these are, of equal ones that of the last preset.
+    """
+    ordered = sorted(results, key=_place)
+    main = max(enumerate(ordered), key=lambda item: (item[1].clean.images, item[0]))[1]
+    fitting = [r for r in ordered if _about(r) == _about(main)]
+    if len(fitting) == 1:
+        return main
+    parts, first = [], 0
+    for result in fitting:
+        parts.append(_renamed(result, first))
+        first += len(result.attacks)
+    return dataclasses.replace(
+        main,
+        preset=", ".join(r.preset for r in fitting),
+        epsilons=sorted({e for r in fitting for e in r.epsilons}),
+        cumulative=any(r.cumulative for r in fitting),
+        carry=any(r.carry for r in fitting),
+        attacks=[attack for part in parts for attack in part.attacks],
+        assumptions=list(dict.fromkeys(a for r in fitting for a in r.assumptions)),
+        cautions=list(dict.fromkeys(c for r in fitting for c in r.cautions)),
+        cells=[cell for part in parts for cell in part.cells],
+        seconds=round(sum(r.seconds for r in fitting), 3),
+        peak_memory=max(r.peak_memory for r in fitting),
+        adversarial=_nearest([p.adversarial for p in parts if p.adversarial is not None]),
+    )
+
+
+def _place(result: Result) -> int:
+    return _ORDER.index(result.preset) if result.preset in _ORDER else len(_ORDER)
+
+
+def _about(result: Result) -> tuple[object, ...]:
+    return result.norm, result.data.sha256, result.images.label, result.images.predicted
+
+
+def _renamed(result: Result, first: int) -> Result:
+    """Keys with the name of their preset; positions of attacks counted from ``first``."""
+    name = f"{result.preset}: "
+    adversarial = result.adversarial
+    if adversarial is not None:
+        adversarial = adversarial._replace(attack=adversarial.attack + first)
+    return dataclasses.replace(
+        result,
+        attacks=[dataclasses.replace(a, key=name + a.key) for a in result.attacks],
+        cells=[dataclasses.replace(c, attack=name + c.attack) for c in result.cells],
+        adversarial=adversarial,
+    )
+
+
+def _nearest(parts: Sequence[Adversarial]) -> Adversarial | None:
+    """Of every image the one with the smallest epsilon, the first of equal ones."""
+    if not parts:
+        return None
+    whole = Adversarial(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
+    best: dict[int, int] = {}
+    for line, (position, epsilon) in enumerate(
+        zip(whole.position.tolist(), whole.epsilon.tolist(), strict=True)
+    ):
+        if position not in best or epsilon < whole.epsilon[best[position]]:
+            best[position] = line
+    lines = torch.tensor([best[position] for position in sorted(best)], dtype=torch.int64)
+    return Adversarial(*(column[lines] for column in whole))
