@@ -80,12 +80,15 @@ def towards_each_class(
     objective: Objective | None = None,
     seed: int = 0,
 ) -> Tensor:
-    """PGD towards each false class in turn: along a_t - a_y, or down ``objective`` of the class."""
-    found = images.clone()
+    """PGD towards each false class in turn: along a_t - a_y, or down ``objective`` of the class.
+
+    What one class fools is left out of the next.
+    """
+    found, left = images.clone(), torch.arange(len(labels), device=images.device)
     with torch.no_grad():
         classes = model(images[:1]).shape[1]
     for shift in range(1, classes):
-        targets = (labels + shift) % classes
+        targets = (labels[left] + shift) % classes
 
         def climb(logits: Tensor, labels: Tensor, targets: Tensor = targets) -> Tensor:
             if objective is not None:
@@ -93,10 +96,10 @@ def towards_each_class(
             pair = logits.gather(1, torch.stack([targets, labels], dim=1))
             return pair[:, 0] - pair[:, 1]
 
-        attacked = gradient_ascent(
+        found[left] = gradient_ascent(
             model,
-            images,
-            labels,
+            images[left],
+            labels[left],
             epsilon=epsilon,
             steps=steps,
             step_size=step_size,
@@ -104,7 +107,9 @@ def towards_each_class(
             seed=1000 * seed + shift,
         )
         with torch.no_grad():
-            found = _kept(model(attacked), labels, attacked, found)
+            left = left[model(found[left]).argmax(dim=1) == labels[left]]
+        if not len(left):
+            break
     return found
 
 
