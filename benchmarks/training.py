@@ -1,10 +1,13 @@
-"""Seconds an epoch of LeNet-5 on MNIST: the lab's loop against the usual one, on a CPU.
+"""Seconds an epoch: the lab's loop against the usual one, on real images.
 
     python -m benchmarks.training --root FOLDER_WITH_MNIST
+    python -m benchmarks.training --device cuda --data tiny-imagenet-200 --model vgg13 --root FOLDER
 
-The usual loop is a DataLoader with ToTensor and two workers, F.cross_entropy and Adam. It runs twice,
-with PyTorch's default threads, which then compete with the workers, and with one thread. The loops
-take turns, epoch by epoch, so that all meet the same machine. It needs torchvision.
+The usual loop is a DataLoader with ToTensor and two workers, F.cross_entropy and Adam, without
+waiting for the device within an epoch. On a CPU it runs twice, with PyTorch's default threads,
+which then compete with the workers, and with one thread; on a GPU as the lab's loop does, in
+channels_last and bfloat16, from pinned memory. The loops take turns, epoch by epoch, so that all
+meet the same machine. It needs torchvision.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import argparse
 import json
 import re
 import statistics
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,14 +25,15 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.utils.data import DataLoader
-from torchvision.datasets import MNIST
+from torch.utils.data import DataLoader, Dataset
+from torchvision.datasets import CIFAR10, MNIST, ImageFolder
 from torchvision.transforms import ToTensor
 
 from pclc_fast.lab.data import ImageData, load_dataset
 from pclc_fast.lab.data.augment import AUGMENTATIONS
 from pclc_fast.lab.data.store import Store
 from pclc_fast.lab.distributed import World
+from pclc_fast.lab.environment import device_name
 from pclc_fast.lab.loop import Trainer, split_batches
 from pclc_fast.lab.losses import LossName, make_criterion
 from pclc_fast.lab.models import build_model
@@ -46,64 +51,106 @@ def main() -> None:
     arguments = _arguments()
     torch.set_num_threads(THREADS)
     start = time.perf_counter()
-    data = load_dataset("mnist", root=arguments.root)
-    epochs: dict[str, Epoch] = {
-        USUAL: usual_loop(arguments.root, data, THREADS),
-        USUAL_ONE_THREAD: usual_loop(arguments.root, data, 1),
-        "lab, ce": lab_loop(data, "ce"),
-        "lab, pclc": lab_loop(data, "pclc"),
-        "lab, ce, bfloat16": lab_loop(data, "ce", bf16=True),
-    }
-    if arguments.compile:
-        epochs["lab, ce, compiled"] = lab_loop(data, "ce", compile=True)
-    times = interleaved(epochs, arguments.rounds)
+    data = load_dataset(arguments.data, root=arguments.root)
+    epochs = _loops(arguments, data)
+    times, busy = interleaved(epochs, arguments.rounds, arguments.device)
     for line in report(times):
         print(line)
-    seconds = time.perf_counter() - start
-    print("wrote", write(times, environment("python -m benchmarks.training", seconds)))
+    for name, percent in busy.items():
+        print(f"{name:<22} the GPU is at work {percent:.0f} % of the time")
+    where = environment("python -m benchmarks.training", time.perf_counter() - start)
+    device = device_name(torch.device(arguments.device))
+    task = f"{arguments.model}, {data.name}, {len(data.train_labels)} images in batches of {BATCH}"
+    document = {
+        "environment": {**where, "device": device},
+        "task": task,
+        "seconds_per_epoch": {n: [round(s, 3) for s in seconds] for n, seconds in times.items()},
+        "gpu_percent": {name: round(percent) for name, percent in busy.items()},
+    }
+    print("wrote", write(document, f"{device}-{Path(data.name).name}-{arguments.model}"))
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--root", type=Path, default=Path("data"), help="folder that holds MNIST/")
+    parser.add_argument("--data", default="mnist", help="mnist, cifar10 or a folder of images")
+    parser.add_argument("--root", type=Path, default=Path("data"), help="folder with their files")
+    parser.add_argument("--model", default="lenet5", help="as pclc train has it")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--rounds", type=int, default=5, help="epochs of each loop that are timed")
-    parser.add_argument("--compile", action="store_true", help="the lab's loop with torch.compile")
     return parser.parse_args()
 
 
-def network(data: ImageData) -> nn.Module:
-    return build_model("lenet5", data.shape, data.classes, mean=data.mean, std=data.std, seed=0)
+def _loops(arguments: argparse.Namespace, data: ImageData) -> dict[str, Epoch]:
+    def network() -> nn.Module:
+        return build_model(
+            arguments.model, data.shape, data.classes, mean=data.mean, std=data.std, seed=0
+        )
+
+    device = torch.device(arguments.device)
+    images = _images(arguments.data, arguments.root)
+    options: dict[str, dict[str, Any]]
+    epochs = {USUAL: usual_loop(images, network(), device, THREADS)}
+    if device.type == "cpu":
+        epochs[USUAL_ONE_THREAD] = usual_loop(images, network(), device, 1)
+        options = {"": {}, ", bfloat16": {"bf16": True}}
+    else:
+        compiled = {"bf16": True, "compile": "on"}  # what pclc train does there
+        options = {
+            "": compiled,
+            ", CUDA graphs": {**compiled, "compile": "graphs"},
+            ", not compiled": {"bf16": True},
+        }
+    losses: tuple[LossName, LossName] = ("ce", "pclc")
+    for what, chosen in options.items():
+        for loss in losses:
+            epochs[f"lab, {loss}{what}"] = lab_loop(data, network(), device, loss, chosen)
+    return epochs
 
 
-def usual_loop(root: Path, data: ImageData, threads: int) -> Epoch:
+def _images(name: str, root: Path) -> Dataset[Any]:
+    """What a usual script reads."""
+    if name == "mnist":
+        return MNIST(root, transform=ToTensor())
+    if name == "cifar10":
+        return CIFAR10(root, transform=ToTensor())
+    folder = root / name if (root / name).exists() else Path(name)
+    return ImageFolder(folder / "train", transform=ToTensor())
+
+
+def usual_loop(images: Dataset[Any], model: nn.Module, device: torch.device, threads: int) -> Epoch:
     """What most training scripts do."""
+    on_gpu = device.type == "cuda"
     loader = DataLoader(
-        MNIST(root, transform=ToTensor()), batch_size=BATCH, shuffle=True, num_workers=WORKERS
+        images, batch_size=BATCH, shuffle=True, num_workers=WORKERS, pin_memory=on_gpu
     )
-    model = network(data)
+    layout = torch.channels_last if on_gpu else torch.preserve_format
+    model = model.to(device, memory_format=layout)
     optimizer = torch.optim.Adam(model.parameters(), lr=LR)
 
     def epoch() -> None:
         torch.set_num_threads(threads)
-        for images, labels in loader:
+        for batch in loader:
+            shown, labels = (tensor.to(device, non_blocking=True) for tensor in batch)
             optimizer.zero_grad()
-            F.cross_entropy(model(images), labels).backward()
+            with torch.autocast(device.type, torch.bfloat16, enabled=on_gpu):
+                loss = F.cross_entropy(model(shown.to(memory_format=layout)), labels)
+            loss.backward()
             optimizer.step()
+        if on_gpu:
+            torch.cuda.synchronize()
         torch.set_num_threads(THREADS)
 
     return epoch
 
 
 def lab_loop(
-    data: ImageData, loss: LossName, *, bf16: bool = False, compile: bool = False
+    data: ImageData, model: nn.Module, device: torch.device, loss: LossName, options: dict[str, Any]
 ) -> Epoch:
     """What ``pclc train`` does between two tests."""
-    world = World(torch.device("cpu"))
-    trainer = Trainer(
-        network(data), world, seed=0, augment=AUGMENTATIONS["none"], bf16=bf16, compile=compile
-    )
+    world = World(device)
+    trainer = Trainer(model, world, seed=0, augment=AUGMENTATIONS["none"], **options)
     trainer.start_phase()
-    store = Store(data.train_images, data.train_labels, world.device, data.brightest)
+    store = Store(data.train_images, data.train_labels, device, data.brightest)
     criterion = make_criterion(loss)
     number = 0
 
@@ -120,38 +167,53 @@ def lab_loop(
     return epoch
 
 
-def interleaved(epochs: dict[str, Epoch], rounds: int) -> dict[str, list[float]]:
-    """Time the loops in turn, after an epoch of each that does not count."""
+def interleaved(
+    epochs: dict[str, Epoch], rounds: int, device: str
+) -> tuple[dict[str, list[float]], dict[str, float]]:
+    """Time the loops in turn, after an epoch of each that does not count.
+
+    On a GPU also return what share of the time it was at work in the last round, in percent.
+    """
     times: dict[str, list[float]] = {name: [] for name in epochs}
+    busy: dict[str, float] = {}
     for number in range(rounds + 1):
         for name, epoch in epochs.items():
             start = time.perf_counter()
-            epoch()
+            if device == "cuda" and number == rounds:
+                busy[name] = _at_work(epoch)
+            else:
+                epoch()
             if number:
                 times[name].append(time.perf_counter() - start)
-    return times
+    return times, busy
+
+
+def _at_work(epoch: Epoch) -> float:
+    """Run an epoch; return the mean of what nvidia-smi says, about ten times a second."""
+    query = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits"]
+    with subprocess.Popen([*query, "-lms", "100"], stdout=subprocess.PIPE, text=True) as watch:
+        epoch()
+        watch.terminate()
+        said, _ = watch.communicate()
+    percents = [float(line) for line in said.split()]
+    return statistics.fmean(percents) if percents else float("nan")
 
 
 def report(times: dict[str, list[float]]) -> list[str]:
     """A line for each loop: median and range of its seconds, and its share of the usual loops'."""
     medians = {name: statistics.median(seconds) for name, seconds in times.items()}
+    usual = [name for name in (USUAL, USUAL_ONE_THREAD) if name in times]
     return [
         f"{name:<22} {medians[name]:6.2f} s ({min(seconds):.2f} to {max(seconds):.2f}), "
-        f"{medians[name] / medians[USUAL]:.2f} of the {USUAL}, "
-        f"{medians[name] / medians[USUAL_ONE_THREAD]:.2f} of that with 1 thread"
+        + ", ".join(f"{medians[name] / medians[other]:.2f} of the {other}" for other in usual)
         for name, seconds in times.items()
     ]
 
 
-def write(times: dict[str, list[float]], where: dict[str, Any]) -> Path:
-    """Write the seconds of every epoch; return the file."""
-    cpu = re.sub(r"[^a-z0-9]+", "-", str(where["cpu"]).lower()).strip("-")
-    path = Path(__file__).parent / "results" / f"training-cpu-{cpu}-{THREADS}-threads.json"
-    document = {
-        "environment": where,
-        "task": f"LeNet-5, MNIST, batches of {BATCH}",
-        "seconds_per_epoch": {n: [round(s, 3) for s in seconds] for n, seconds in times.items()},
-    }
+def write(document: dict[str, Any], name: str) -> Path:
+    """Write what was measured; return the file."""
+    plain = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    path = Path(__file__).parent / "results" / f"training-{plain}.json"
     path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     return path
 

@@ -35,6 +35,33 @@ ADVERSARIES: dict[AdversaryName, Adversary | None] = {
 }
 
 
+def make_adversary(
+    name: AdversaryName, epsilon: tuple[float, float] | None, steps: int | None
+) -> Adversary | None:
+    """The adversary of that name, with ``epsilon`` and ``steps`` in place of its own where given.
+
+    Raises:
+        ValueError: they make no sense, or none with this adversary.
+    """
+    adversary = ADVERSARIES[name]
+    if epsilon is not None:
+        if adversary is None:
+            raise ValueError(f"--adversarial-eps has no meaning with --adversarial {name}")
+        if not 0 <= epsilon[0] <= epsilon[1] <= 1:
+            raise ValueError(
+                "--adversarial-eps must be two numbers from 0 to 1, the lower one first; "
+                f"got {epsilon[0]:g} {epsilon[1]:g}"
+            )
+        adversary = adversary._replace(low=epsilon[0], high=epsilon[1])
+    if steps is not None:
+        if adversary is None or not adversary.random_start:
+            raise ValueError(f"--adversarial-steps has no meaning with --adversarial {name}")
+        if steps < 1:
+            raise ValueError(f"--adversarial-steps must be at least 1; got {steps}")
+        adversary = adversary._replace(steps=steps)
+    return adversary
+
+
 def attack(
     network: nn.Module,
     images: Tensor,  # [N, C, H, W], in [0, 1]

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 import tyro
 
+from .attack_config import AttackConfig
 from .config import DigitsExperiment
 from .doctor_config import DoctorConfig
 from .errors import RunError
@@ -38,6 +39,7 @@ class Command(NamedTuple):
 
 _COMMANDS = {
     "train": Command(TrainConfig, "train", "train"),
+    "attack": Command(AttackConfig, "attack", "attack"),
     "reproduce digits": Command(DigitsExperiment, "reproduce", "reproduce_digits"),
     "doctor": Command(DoctorConfig, "doctor", "doctor"),
 }
@@ -50,7 +52,12 @@ def run(arguments: Sequence[str]) -> int:
     if name is None:
         return _no_command(given)
     command = _COMMANDS[name]
-    config = tyro.cli(command.configuration, prog=f"pclc {name}", args=given[len(name.split()) :])
+    config = tyro.cli(
+        command.configuration,
+        prog=f"pclc {name}",
+        args=given[len(name.split()) :],
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
     try:
         config.check()
     except (TypeError, ValueError) as error:

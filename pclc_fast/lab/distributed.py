@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import torch
 import torch.distributed as dist
@@ -73,13 +73,17 @@ class World(NamedTuple):
         if self.size > 1:
             dist.barrier()
 
+    def fail(self, error: RunError) -> NoReturn:
+        """Raise what every process finds, and only the first need say."""
+        raise error if self.is_first else SystemExit(error.code)
+
 
 @contextmanager
 def join_world(device: str) -> Iterator[World]:
     """Take this process's place among those that torchrun started, if it did.
 
     Raises:
-        RunError: the device does not exist.
+        RunError: the device does not exist, or another process has gone.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     chosen = _device(device, int(os.environ.get("LOCAL_RANK", "0")) if size > 1 else None)
@@ -93,6 +97,10 @@ def join_world(device: str) -> Iterator[World]:
         dist.init_process_group("gloo")
     try:
         yield World(chosen, dist.get_rank(), size)
+    except RuntimeError as error:
+        if "gloo" not in str(error):
+            raise
+        raise RunError("another process of this run has ended") from error
     finally:
         dist.destroy_process_group()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from .distributed import World
 from .losses import Criterion
 from .tally import Tally
 
+Compilation = Literal["off", "on", "graphs"]  # graphs: with CUDA graphs
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 _TEST_BATCH = 1000
 
@@ -25,6 +26,13 @@ class Images(Protocol):
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Return images [N, C, H, W] in [0, 1] and labels [N]; ``indices`` are int64 [N]."""
         ...
+
+
+class Networks(NamedTuple):
+    """One network in the forms in which it is called."""
+
+    to_train: nn.Module  # the gradients of its weights are averaged over the processes
+    to_attack: nn.Module
 
 
 class Trainer:
@@ -44,18 +52,19 @@ class Trainer:
         augment: Augment,
         adversary: Adversary | None = None,
         bf16: bool = False,
-        compile: bool = False,
+        compile: Compilation = "off",
     ) -> None:
         self.network = network.to(world.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.world = world
         self._seed, self._augment, self._adversary, self._bf16 = seed, augment, adversary, bf16
         self._generator = torch.Generator(world.device)
-        self._inner = _compiled(self.network) if compile else self.network  # for attacks
-        self._forward = self._inner
-        if world.size > 1:  # the gradients are averaged, but not those of attacks
-            self._forward = world.wrap(self.network)
-            if compile:
-                self._forward = _compiled(self._forward)
+        self._plain = Networks(world.wrap(self.network), self.network)
+        self._fast = self._plain
+        if compile != "off":
+            mode = "reduce-overhead" if compile == "graphs" else None
+            self._fast = Networks(*(_compiled(network, mode) for network in self._plain))
+        if world.device.type == "cuda":
+            torch.backends.cudnn.benchmark = True  # nearly every batch has the same shape
 
     def start_phase(self) -> None:
         """Take a fresh optimizer."""
@@ -76,58 +85,75 @@ class Trainer:
 
     def rng_state(self) -> dict[str, Tensor]:
         """Where the generators stand within an epoch."""
-        state = {"cpu": torch.get_rng_state(), "images": self._generator.get_state()}
-        if self.world.device.type == "cuda":
-            state["cuda"] = torch.cuda.get_rng_state(self.world.device)
+        device = self.world.device
+        state = {
+            "cpu": torch.get_rng_state(),
+            f"images on {device.type}": self._generator.get_state(),
+        }
+        if device.type == "cuda":
+            state["cuda"] = torch.cuda.get_rng_state(device)
         return state
 
     def set_rng_state(self, state: dict[str, Tensor]) -> None:
-        """The inverse of ``rng_state``."""
+        """The inverse of ``rng_state``, as far as it is one of this kind of device."""
+        device = self.world.device
         torch.set_rng_state(state["cpu"])
-        self._generator.set_state(state["images"])
-        if "cuda" in state:
-            torch.cuda.set_rng_state(state["cuda"], self.world.device)
+        if f"images on {device.type}" in state:
+            self._generator.set_state(state[f"images on {device.type}"])
+        if device.type == "cuda" and "cuda" in state:
+            torch.cuda.set_rng_state(state["cuda"], device)
 
     def train_batches(
         self,
         data: Images,
-        batches: list[Tensor],  # int64 indices, over all processes
+        batches: list[Tensor],  # int64 indices, those of an epoch, over all processes
         criterion: Criterion,
         *,
         lr: float,
         tally: Tally,
+        start: int = 0,
     ) -> Iterator[int]:
-        """Take a step for each batch; yield the number of its images once it is under way."""
+        """Take a step for each batch from ``start``; yield its images once it is under way."""
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.network.train()
-        for batch in batches:
+        for batch in batches[start:]:
             images, labels = data.batch(self.world.share(batch))
+            # The processes' gradients are averaged, whatever their shares of a batch.
+            share = len(images) * self.world.size / len(batch)
             images = self._augment(images, self._generator)
-            self._step(images, labels, criterion, tally, len(batch))
+            # To compile for the smaller last batch too would take longer than it saves.
+            networks = self._fast if len(batch) == len(batches[0]) else self._plain
+            self._step(networks, images, labels, criterion, tally, share)
             yield len(batch)
 
     def _step(
-        self, images: Tensor, labels: Tensor, criterion: Criterion, tally: Tally, rows: int
+        self,
+        networks: Networks,
+        images: Tensor,
+        labels: Tensor,
+        criterion: Criterion,
+        tally: Tally,
+        share: float,
     ) -> None:
         clean = len(images)
         if self._adversary is not None:
-            images = torch.cat([images, self._attacked(images, labels, self._adversary)])
-            labels = torch.cat([labels, labels])
+            attacked = self._attacked(networks.to_attack, images, labels, self._adversary)
+            images, labels = torch.cat([images, attacked]), torch.cat([labels, labels])
         images = images.contiguous(memory_format=torch.channels_last)
-        with self._autocast():
-            loss, stats = criterion(self._forward(images), labels)
-        tally.add(loss, stats, clean)
         self.optimizer.zero_grad()
-        # The processes' gradients are averaged, whatever their shares of a batch.
-        share = clean * self.world.size / rows
+        with self._autocast():
+            loss, stats = criterion(networks.to_train(images), labels)
+        tally.add(loss, stats, clean)
         (loss if share == 1 else loss * share).backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
 
-    def _attacked(self, images: Tensor, labels: Tensor, adversary: Adversary) -> Tensor:
+    def _attacked(
+        self, network: nn.Module, images: Tensor, labels: Tensor, adversary: Adversary
+    ) -> Tensor:
         self.network.eval()
         with self._autocast():
-            attacked = attack(self._inner, images, labels, adversary, self._generator)
+            attacked = attack(network, images, labels, adversary, self._generator)
         self.network.train()
         return attacked
 
@@ -137,8 +163,8 @@ class Trainer:
         tally = Tally()
         self.world.same_buffers(self.network)
         self.network.eval()
-        for batch in torch.split(torch.arange(images), _TEST_BATCH):
-            shown, labels = data.batch(self.world.share(batch))
+        for batch in torch.split(self.world.share(torch.arange(images)), _TEST_BATCH):
+            shown, labels = data.batch(batch)
             with self._autocast():
                 logits = self.network(shown.contiguous(memory_format=torch.channels_last))
                 loss, stats = criterion(logits, labels)
@@ -185,6 +211,6 @@ def _derived(*parts: object) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
-def _compiled(network: nn.Module) -> nn.Module:
-    compiled: nn.Module = torch.compile(network)  # type: ignore[assignment]
+def _compiled(network: nn.Module, mode: str | None) -> nn.Module:
+    compiled: nn.Module = torch.compile(network, mode=mode)  # type: ignore[assignment]
     return compiled

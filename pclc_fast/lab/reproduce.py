@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from pclc_fast import PCLCLoss, pc_lc_loss
 
-from .attacks import fgsm, pgd
+from .attacks import attack_images
 from .config import DigitsExperiment
 from .digits import DigitsData, digits_data
 from .environment import environment
@@ -25,6 +26,8 @@ from .threads import one_thread
 from .training import EpochStats, train
 from .words import describe
 
+# The last iterate counts. pc_lc_loss's cross-entropy keeps 1 - f_y where f_y rounds to 1.
+_LAST: dict[str, Any] = {"iterate": "last", "loss": "exact-ce"}
 CRITERIA = {
     BASELINE: PCLCLoss(pc_weight=0.0, lc_weight=0.0, ce_weight=1.0, return_stats=True),
     OURS: PCLCLoss(margin=0.995, pc_weight=1.0, lc_weight=0.05, return_stats=True),  # Eq. 16
@@ -94,7 +97,7 @@ def train_pair(
             progress.advance(len(data.train_labels), f"seed {seed}, {title}, epoch {number}")
             line = _trained_line(seed, title, stats)
         progress.finished(line)
-        return model
+        return model.eval()
 
     phase(warm, BASELINE, "CE warm-up", shuffle)
     return {
@@ -124,14 +127,18 @@ def measure(
 
     yield look(Condition(CLEAN, 0.0), images, 1)
     for epsilon in config.epsilons:
-        attacked = fgsm(model, images, labels, epsilon=epsilon)
-        yield look(Condition("FGSM", epsilon), attacked, 2)
+        found = attack_images(model, images, labels, "fgsm", epsilon=epsilon, **_LAST)
+        yield look(Condition("FGSM", epsilon), found.images, 2)
     for epsilon in config.epsilons:
-        generator = torch.Generator().manual_seed(seed)
-        attacked = pgd(
-            model, images, labels, epsilon=epsilon, steps=config.steps, generator=generator
+        steps: dict[str, Any] = {
+            "steps": config.steps,
+            "step_size": 2.5 / config.steps,
+            "per_epsilon": True,
+        }
+        found = attack_images(
+            model, images, labels, "pgd", epsilon=epsilon, seed=seed, **steps, **_LAST
         )
-        yield look(Condition("PGD", epsilon), attacked, config.steps + 1)
+        yield look(Condition("PGD", epsilon), found.images, config.steps + 1)
 
 
 def _trained_line(seed: int, title: str, stats: EpochStats) -> str:

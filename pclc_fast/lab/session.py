@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from .adversarial import ADVERSARIES
+from .adversarial import make_adversary
 from .checkpoint import DamagedError, State, read_state, write_state
 from .data import ImageData
 from .data.augment import AUGMENTATIONS
@@ -56,8 +56,8 @@ class Session:
         """Train to the end, save the weights, and return the last epoch's metrics.
 
         Raises:
-            RunError: a file cannot be read or written, or a signal asked to stop.
-            FloatingPointError: the loss is no longer finite.
+            RunError: a file cannot be read or written, the loss is no longer finite, or a signal
+                asked to stop.
         """
         with own_random_state(self._setting.world.device):
             return self._run()
@@ -84,6 +84,7 @@ class Session:
     def _trainer(self) -> Trainer:
         data, config = self._setting.data, self._config
         assert config.model is not None  # filled in
+        assert config.compile != "auto"
         network = build_model(
             config.model, data.shape, data.classes, mean=data.mean, std=data.std, seed=self._seed
         )
@@ -92,9 +93,11 @@ class Session:
             self._setting.world,
             seed=self._seed,
             augment=AUGMENTATIONS[config.augmentation],
-            adversary=ADVERSARIES[config.adversarial],
+            adversary=make_adversary(
+                config.adversarial, config.adversarial_eps, config.adversarial_steps
+            ),
             bf16=config.bf16 == "on",
-            compile=config.compile == "on",
+            compile=config.compile,
         )
 
     def _epoch(self, trainer: Trainer, state: State) -> State:
@@ -112,7 +115,7 @@ class Session:
         progress.advance(sum(map(len, batches[: state.batch])), doing)
         start = time.perf_counter()
         steps = trainer.train_batches(
-            self._setting.train, batches[state.batch :], criterion, lr=lr, tally=tally
+            self._setting.train, batches, criterion, lr=lr, tally=tally, start=state.batch
         )
         for done, images in enumerate(steps, start=state.batch + 1):
             progress.advance(images, doing)
@@ -121,13 +124,11 @@ class Session:
         row: dict[str, Any] = {"epoch": state.epoch + 1, "phase": phase.name, "lr": lr}
         row |= tally.means(world)
         row["seconds"] = round(time.perf_counter() - start, 3)
-        if not math.isfinite(row["loss"]):
-            raise FloatingPointError(
-                f"the loss became {row['loss']} in epoch {row['epoch']}: lr {lr:g} is too large. "
-                f"The state before it is in {self._folder.path}"
-            )
         test = trainer.test(self._setting.test, len(self._setting.data.test_labels), criterion)
-        row |= {f"test_{name}": _finite(value) for name, value in test.means(world).items()}
+        row |= {f"test_{name}": value for name, value in test.means(world).items()}
+        for loss in (row["loss"], row["test_loss"]):  # the last step may be the one too far
+            if not math.isfinite(loss):
+                self._diverged(loss, row)
         progress.finished(self._line(row))
         return self._save(trainer, state, row, phase, number)
 
@@ -142,6 +143,8 @@ class Session:
         trainer.start_epoch(state.epoch)
         if state.batch == 0:
             return Tally()
+        if not self._setting.world.is_first:  # it was one process that stopped within an epoch
+            return Tally.from_tensors({n: t[:0] for n, t in state.seen.items()}, device)
         trainer.set_rng_state(state.rng)
         return Tally.from_tensors(state.seen, device)
 
@@ -183,9 +186,19 @@ class Session:
             self._stopped(f"after epoch {state.epoch}")
 
     def _stopped(self, where: str) -> None:
-        raise RunError(
-            f"stopped {where}, saved. Go on by pclc train --resume {self._setting.resume_hint}",
-            self._setting.stop.exit_code,
+        self._setting.world.fail(
+            RunError(
+                f"stopped {where}, saved. Go on by pclc train --resume {self._setting.resume_hint}",
+                self._setting.stop.exit_code,
+            )
+        )
+
+    def _diverged(self, loss: float, row: dict[str, Any]) -> None:
+        self._setting.world.fail(
+            RunError(
+                f"the loss became {loss} in epoch {row['epoch']}: lr {row['lr']:g} is too large. "
+                f"{self._folder.path} holds the state before that epoch"
+            )
         )
 
     def _stored_state(self) -> State | None:
@@ -195,10 +208,12 @@ class Session:
             return None
         state = read_state(content)
         if state.belongs_to != self._identity:
-            raise RunError(
-                f"the state in {self._folder.path} belongs to another configuration or other data "
-                "than config.json and the data found now",
-                code=2,
+            world.fail(
+                RunError(
+                    f"the state in {self._folder.path} belongs to another configuration or other "
+                    "data than config.json and the data found now",
+                    code=2,
+                )
             )
         return state
 
@@ -262,8 +277,3 @@ def _bytes_if_there(path: Path) -> bytes | None:
         return path.read_bytes()
     except OSError:
         return None
-
-
-def _finite(value: float) -> float | None:
-    """JSON has no NaN."""
-    return value if math.isfinite(value) else None

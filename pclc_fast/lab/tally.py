@@ -19,7 +19,7 @@ class Tally:
     """
 
     def __init__(self) -> None:
-        self._losses: list[Tensor] = []  # one a batch
+        self._losses: list[Tensor] = []  # [1] each
         self._rows: list[int] = []
         self._gaps: list[tuple[Tensor, Tensor]] = []
         self._correct: list[Tensor] = []
@@ -27,7 +27,7 @@ class Tally:
 
     def add(self, loss: Tensor, stats: LossStats, clean: int) -> None:
         """Add a batch of which the first ``clean`` rows are images as they are."""
-        self._losses.append(loss.detach())
+        self._losses.append(loss.detach().reshape(1))
         self._rows.append(len(stats.correct))
         self._gaps.append((stats.prob_gap[:clean], stats.logit_gap[:clean]))
         self._correct.append(stats.correct[:clean])
@@ -41,7 +41,7 @@ class Tally:
         """
         rows = torch.tensor(self._rows, dtype=torch.float64)
         clean, attacked = torch.cat(self._correct), torch.cat(self._attacked)
-        losses = torch.stack(self._losses).double()
+        losses = torch.cat(self._losses).double()
         prob_gap, logit_gap = (torch.cat(gaps).double() for gaps in zip(*self._gaps, strict=True))
         sums = [losses @ rows.to(losses.device), clean.sum(), prob_gap.sum(), logit_gap.sum()]
         counts = [float(rows.sum()), len(clean), len(attacked)]
@@ -57,7 +57,7 @@ class Tally:
         """What was gathered so far, to go on from."""
         prob_gap, logit_gap = (torch.cat(gaps) for gaps in zip(*self._gaps, strict=True))
         return {
-            "losses": torch.stack(self._losses),
+            "losses": torch.cat(self._losses),
             "rows": torch.tensor(self._rows),
             "prob_gap": prob_gap,
             "logit_gap": logit_gap,
@@ -70,7 +70,7 @@ class Tally:
         """The inverse of ``to_tensors``."""
         there = {name: tensor.to(device) for name, tensor in tensors.items()}
         tally = cls()
-        tally._losses = list(there["losses"])
+        tally._losses = [there["losses"]]
         tally._rows = tensors["rows"].tolist()
         tally._gaps = [(there["prob_gap"], there["logit_gap"])]
         tally._correct, tally._attacked = [there["correct"]], [there["attacked"]]

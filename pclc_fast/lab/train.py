@@ -7,7 +7,7 @@ import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from rich.console import Console
@@ -19,12 +19,13 @@ from .data.store import Store
 from .distributed import World, is_first_on_machine, join_world
 from .environment import device_name, environment, git_commit, versions
 from .errors import RunError
+from .models import build_model
 from .progress import Progress
 from .recipes import fill_in, phases
 from .run_folder import RunFolder, find_runs
 from .session import Session, Setting
 from .stopping import StopRequest
-from .train_config import MOVABLE, Switch, TrainConfig, given
+from .train_config import MOVABLE, TrainConfig, given
 
 Runs = list[tuple[RunFolder, TrainConfig]]
 
@@ -35,16 +36,17 @@ def train(config: TrainConfig, arguments: Sequence[str]) -> None:
     ``arguments`` are those of ``pclc``, for the record.
 
     Raises:
-        RunError: a file, the data or the device cannot be used, or a signal asked to stop.
-        FloatingPointError: training diverged.
+        RunError: a file, the data or the device cannot be used, training diverged, or a signal
+            asked to stop.
     """
     start = time.perf_counter()
-    resumed = _resumed(config) if config.resume is not None else None
+    resumed = _resumed(config, arguments) if config.resume is not None else None
     wanted = resumed[0][1] if resumed else config
     with join_world(wanted.device) as world:
         data = _load(wanted, world)
         where = _where(data, world)
         runs = resumed if resumed else _new_runs(config, data, world)
+        check_together(runs[0][1], data, world)
         errors = Console(stderr=True, quiet=not world.is_first)
         if world.is_first:
             for folder, run_config in runs:
@@ -64,7 +66,8 @@ def _run_all(
     brightest = data.brightest
     console.print(
         f"{data.name}: {images} training and {len(data.test_labels)} test images of "
-        f"{'x'.join(map(str, data.shape))}, {data.classes} classes; {where['device_name']}",
+        f"{'x'.join(map(str, data.shape))}, {data.classes} classes; {where['device_name']}"
+        + (f", {world.size} processes" if world.size > 1 else ""),
         markup=False,
         highlight=False,
         soft_wrap=True,
@@ -80,13 +83,19 @@ def _run_all(
             stop=stop,
             resume_hint=hint,
         )
-        return [Session(folder, config, setting).run() for folder, config in runs]
+        try:
+            return [Session(folder, config, setting).run() for folder, config in runs]
+        except KeyboardInterrupt:  # the second Ctrl-C
+            raise RunError(
+                f"interrupted. The last saved state is intact: go on by pclc train --resume {hint}",
+                code=130,
+            ) from None
 
 
 def _new_runs(config: TrainConfig, data: ImageData, world: World) -> Runs:
     """The folder and the filled-in configuration of every seed."""
     config = fill_in(config, data.shape[0])
-    default: Switch = "on" if world.device.type == "cuda" else "off"
+    default: Literal["on", "off"] = "on" if world.device.type == "cuda" else "off"
     name = f"{Path(config.data).name}-{config.model}-{config.loss}".replace(":", "-")
     out = Path("runs") / name if config.out is None else config.out
     config = dataclasses.replace(
@@ -103,19 +112,18 @@ def _new_runs(config: TrainConfig, data: ImageData, world: World) -> Runs:
     ]
 
 
-def _resumed(config: TrainConfig) -> Runs:
+def _resumed(config: TrainConfig, arguments: Sequence[str]) -> Runs:
     """The runs in a folder as they were configured; raises RunError where options contradict."""
     assert config.resume is not None
-    options = given(config)
-    moved = {
-        name: getattr(config, name) for name in options if name in ("root", "download", "warm_ups")
-    }
+    options = given(config, arguments)
+    moved = {name: getattr(config, name) for name in options if name in MOVABLE}
+    moved.pop("resume")
     runs = []
     for folder in find_runs(config.resume):
         stored = folder.config()
         values = stored.to_json()
         for name, value in options.items():
-            if (name not in MOVABLE and values[name] != value) or name == "out":
+            if name == "out" or (name not in MOVABLE and values[name] != value):
                 flag = name.replace("_", "-")
                 raise RunError(
                     f"--{flag} {value} contradicts the run in {folder.path}, which has "
@@ -124,6 +132,21 @@ def _resumed(config: TrainConfig) -> Runs:
                 )
         runs.append((folder, dataclasses.replace(stored, **moved)))
     return runs
+
+
+def check_together(config: TrainConfig, data: ImageData, world: World) -> None:
+    """Raise RunError where the configuration, the data and the processes do not go together."""
+    if min(config.batch_size, len(data.test_labels)) < world.size:
+        raise RunError(
+            f"each of {world.size} processes needs a share: the batches have {config.batch_size} "
+            f"images and the test {len(data.test_labels)}",
+            code=2,
+        )
+    assert config.model is not None  # filled in
+    try:
+        build_model(config.model, data.shape, data.classes, mean=data.mean, std=data.std, seed=0)
+    except ValueError as error:
+        raise RunError(f"--model: {error}", code=2) from error
 
 
 def _load(config: TrainConfig, world: World) -> ImageData:
@@ -139,8 +162,10 @@ def _load(config: TrainConfig, world: World) -> ImageData:
             data = load()
         world.wait()
         return data if is_first_on_machine() else load()
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise RunError(str(error)) from error
+    except ValueError as error:
+        raise RunError(str(error), code=2) from error
 
 
 def _where(data: ImageData, world: World) -> dict[str, Any]:

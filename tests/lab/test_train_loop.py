@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pclc_fast import pc_lc_loss
-from pclc_fast.lab.adversarial import ADVERSARIES, Adversary, attack
+from pclc_fast.lab.adversarial import ADVERSARIES, Adversary, attack, make_adversary
 from pclc_fast.lab.distributed import World
 from pclc_fast.lab.loop import Trainer, own_random_state, split_batches
 from pclc_fast.lab.losses import make_criterion
@@ -180,6 +180,14 @@ def test_attacked_images_stay_in_their_budget(name: str) -> None:
     assert after > before
 
 
+def test_another_epsilon_and_more_steps() -> None:
+    assert make_adversary("none", None, None) is None
+    assert make_adversary("pgd", None, None) == ADVERSARIES["pgd"]
+    adversary = make_adversary("pgd", (0.3, 0.3), 10)
+    assert adversary == Adversary(0.3, 0.3, steps=10, random_start=True)
+    assert make_adversary("fgsm", (0.0, 0.1), None) == Adversary(0.0, 0.1, 1, random_start=False)
+
+
 def test_fgsm_is_one_step_along_the_sign() -> None:
     adversary = Adversary(0.1, 0.1, steps=1, random_start=False)
     data, model = Drawn(), network().eval()
@@ -217,6 +225,53 @@ def test_bfloat16_autocast_trains_in_float32_weights() -> None:
     assert set(dtypes) == {torch.bfloat16}
     assert all(p.dtype == torch.float32 for p in trainer.network.parameters())
     assert tally.means(WORLD)["loss"] > 0
+
+
+def test_only_whole_batches_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[str | None, bool, int]] = []
+
+    class Compiled(nn.Module):
+        def __init__(self, inner: nn.Module, mode: str | None) -> None:
+            super().__init__()
+            self.inner, self.mode = inner, mode
+
+        def forward(self, images: Tensor) -> Tensor:
+            seen.append((self.mode, self.inner.training, len(images)))
+            return self.inner(images)
+
+    monkeypatch.setattr(torch, "compile", lambda network, mode: Compiled(network, mode))
+    fgsm, results = ADVERSARIES["fgsm"], []
+    for compile in ("off", "on", "graphs"):
+        trainer = Trainer(network(), WORLD, seed=0, augment=noisy, adversary=fgsm, compile=compile)
+        trained(trainer, epochs=1)
+        results.append(trainer.weights())
+    step = [(False, 32), (True, 64)]  # the last of an epoch's four batches has 4 images
+    assert seen == [(mode, *call) for mode in (None, "reduce-overhead") for call in 3 * step]
+    assert all(results[0][name].equal(weights[name]) for name in results[0] for weights in results)
+
+
+def test_it_goes_on_from_a_batch() -> None:
+    """Nothing but the last, smaller batch is left."""
+    trainer = Trainer(network(), WORLD, seed=0, augment=as_they_are)
+    trainer.start_phase()
+    batches = split_batches(trainer.order(IMAGES, 0), 32, WORLD)
+    tally, criterion = Tally(), make_criterion("ce")
+    steps = trainer.train_batches(Drawn(), batches, criterion, lr=0.01, tally=tally, start=3)
+    assert list(steps) == [4]
+
+
+def test_a_test_of_few_images_has_a_share_for_each_process() -> None:
+    """A last batch of one image would leave nothing to the second process: NaN."""
+    for rank, expected in ((0, [49, 1]), (1, [49])):
+        trainer = Trainer(network(), WORLD, seed=0, augment=as_they_are)
+        trainer.world = World(WORLD.device, rank, 2)
+        shares: list[int] = []
+        trainer.network.register_forward_hook(lambda _, x, __, s=shares: s.append(len(x[0])))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(World, "same_buffers", lambda *_: None)
+            patch.setattr("pclc_fast.lab.loop._TEST_BATCH", 49)
+            trainer.test(Drawn(), 99, make_criterion("ce"))
+        assert shares == expected
 
 
 def test_batches_too_small_for_all_processes_are_left_out() -> None:

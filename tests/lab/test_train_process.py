@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_train_run import assert_same_result, rows
+from test_train_run import Stopper, assert_same_result, rows
 
 from pclc_fast.lab import cli
 
@@ -72,8 +72,8 @@ def test_killed_at_random_moments_it_ends_the_same() -> None:
     assert_same_result(Path("killed"), Path("undisturbed"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_and_says_how_to_go_on(number: signal.Signals) -> None:
+def test_a_signal_saves_and_says_how_to_go_on() -> None:
+    number = signal.SIGTERM  # SIGINT, in this process: test_train_run.py
     process = start("--epochs", "200", "--out", "run")
     wait_for(Path("run/state.pt"), process)
     process.send_signal(number)
@@ -104,29 +104,41 @@ def test_two_processes_train_as_one() -> None:
     assert len(first[2].splitlines()) == 5
     assert second[1:] == ("", "")  # only the first speaks
     assert cli.run(["train", *options, "--out", "one", "--warm-ups", "other"]) == 0
-    two, one = (load_file(Path(name, "model.safetensors")) for name in ("two", "one"))
-    for name in one:
-        torch.testing.assert_close(two[name], one[name], rtol=1e-3, atol=1e-4)
-        assert not two[name].equal(torch.zeros_like(two[name]))
-    for found, expected in zip(rows(Path("two")), rows(Path("one")), strict=True):
-        assert found.keys() == expected.keys()
-        assert found["loss"] == pytest.approx(expected["loss"], rel=1e-4)
-        assert found["test_accuracy"] == pytest.approx(expected["test_accuracy"], abs=0.005)
+    assert_close("two", "one")
 
 
-def test_two_processes_go_on_where_one_was(tmp_path: Path) -> None:
+def test_two_processes_go_on_where_one_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It stopped after batch 3 of 6 of the second epoch."""
     options = ["--epochs", "1", "--lr", "0.001"]
     assert cli.run(["train", *options, "--out", "whole"]) == 0
-    shutil.copytree("whole", "part")
-    Path("part/state.pt").unlink()  # leaves the state after the first epoch
-    Path("part/model.safetensors").unlink()
+    with monkeypatch.context() as patch:
+        Stopper(patch, after=9)
+        assert cli.run(["train", *options, "--out", "part", "--warm-ups", "x"]) == 130
     ended = processes(2, "--resume", "part")
     assert [code for code, *_ in ended] == [0, 0], ended
     assert "part began with processes 1, now it is 2" in ended[0][2]
-    part, whole = (load_file(Path(name, "model.safetensors")) for name in ("part", "whole"))
-    for name in whole:
-        torch.testing.assert_close(part[name], whole[name], rtol=1e-3, atol=1e-4)
-    assert tmp_path == Path.cwd()
+    assert_close("part", "whole")
+
+
+def test_only_the_first_process_says_what_all_find() -> None:
+    """Where only the first can find it, the others say that it has gone, and stop."""
+    assert cli.run(["train", "--epochs", "1", "--out", "run"]) == 0
+    (first, second) = processes(2, "--epochs", "1", "--out", "run")
+    assert first[0] == 2
+    assert "run holds a run already" in first[2]
+    assert second == (1, "", "pclc: another process of this run has ended\n")
+
+
+def assert_close(one: str, other: str) -> None:
+    """Two runs came to the same within rounding."""
+    found, expected = (load_file(Path(name, "model.safetensors")) for name in (one, other))
+    for name in expected:
+        torch.testing.assert_close(found[name], expected[name], rtol=1e-3, atol=1e-4)
+        assert not found[name].equal(torch.zeros_like(found[name]))
+    for row, other_row in zip(rows(Path(one)), rows(Path(other)), strict=True):
+        assert row.keys() == other_row.keys()
+        assert row["loss"] == pytest.approx(other_row["loss"], rel=1e-4)
+        assert row["test_accuracy"] == pytest.approx(other_row["test_accuracy"], abs=0.005)
 
 
 def test_a_full_file_system(tmp_path: Path) -> None:

@@ -55,7 +55,8 @@ _OTHER: dict[str, Any] = {
     "seeds": (5,),
     "augmentation": "released",
     "adversarial": "pgd",
-    "device": "cuda",
+    "adversarial_eps": (0.1, 0.3),
+    "adversarial_steps": 10,
     "bf16": "on",
     "compile": "on",
 }
@@ -66,6 +67,7 @@ _LATER: dict[str, Any] = {
     "lc_weight": 1.0,
     "lc_cap": 1.0,
     "pc_mean": True,
+    "device": "cuda",
     "root": Path("elsewhere"),
     "download": True,
     "out": Path("x"),
@@ -99,6 +101,9 @@ def test_a_configuration_survives_json() -> None:
         ({"loss": "hinge"}, "loss cannot be 'hinge'"),
         ({"epochs": "many"}, "epochs cannot be 'many'"),
         ({"seeds": [1.5]}, r"seeds cannot be \[1.5\]"),
+        ({"seeds": 1}, "seeds cannot be 1"),
+        ({"adversarial_eps": [0.1]}, r"adversarial_eps cannot be \[0.1\]"),
+        ({"adversarial_eps": 0.1}, "adversarial_eps cannot be 0.1"),
         ({"lr": -1.0}, "--lr must be positive"),
         ({"pc_mean": 1}, "pc_mean cannot be 1"),
         ({"speed": 11}, r"missing or unknown: \['speed'\]"),
@@ -127,6 +132,23 @@ def test_json_that_lacks_a_field() -> None:
         ({"seeds": (1, 1)}, "--seeds must be one or more different numbers"),
         ({"seeds": (-1,)}, "--seeds must be from 0"),
         ({"margin": -1.0}, "margin must be finite and positive; got -1"),
+        (
+            {"adversarial_eps": (0.0, 0.1)},
+            "--adversarial-eps has no meaning with --adversarial none",
+        ),
+        (
+            {"adversarial": "pgd", "adversarial_eps": (0.3, 0.1)},
+            "--adversarial-eps must be two numbers from 0 to 1, the lower one first; got 0.3 0.1",
+        ),
+        ({"adversarial": "pgd", "adversarial_eps": (0.0, 255.0)}, "--adversarial-eps must be two"),
+        (
+            {"adversarial": "fgsm", "adversarial_steps": 5},
+            "--adversarial-steps has no meaning with --adversarial fgsm",
+        ),
+        (
+            {"adversarial": "pgd", "adversarial_steps": 0},
+            "--adversarial-steps must be at least 1; got 0",
+        ),
         ({"loss": "ce", "lc_weight": 1.0}, "--lc-weight has no meaning with --loss ce"),
         ({"loss": "pclc-soft", "lc_cap": 1.0}, "--lc-cap has no meaning with --loss pclc-soft"),
         ({"loss": "pclc-released", "pc_mean": True}, "--pc-mean has no meaning with --loss pclc-r"),
@@ -138,5 +160,12 @@ def test_senseless_options_are_refused(change: dict[str, Any], message: str) -> 
 
 
 def test_what_was_given() -> None:
-    assert given(TrainConfig()) == {}
-    assert given(TrainConfig(lr=0.1, seeds=(1,))) == {"lr": 0.1, "seeds": [1]}
+    config = TrainConfig(lr=0.1, seeds=(1,))
+    assert given(config, ["train"]) == {}
+    words = ["train", "--lr=0.1", "--seeds", "1", "--batch-size", "256", "--warm_ups", "w"]
+    assert given(config, words) == {
+        "lr": 0.1,
+        "seeds": [1],
+        "batch_size": 256,
+        "warm_ups": "runs/warm-ups",
+    }

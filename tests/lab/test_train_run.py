@@ -16,6 +16,11 @@ from safetensors.torch import load_file
 
 from pclc_fast.lab import cli, files, session
 from pclc_fast.lab.checkpoint import DamagedError, State, read_state, write_state
+from pclc_fast.lab.data import load_dataset
+from pclc_fast.lab.distributed import World
+from pclc_fast.lab.errors import RunError
+from pclc_fast.lab.run_folder import RunFolder
+from pclc_fast.lab.train import check_together
 
 RUN = Path("runs/digits-small-cnn-pclc")
 FILES = ["config.json", "env.json", "metrics.jsonl", "model.safetensors", "state.previous.pt"]
@@ -282,6 +287,7 @@ def test_a_file_that_the_system_cuts_short(
     ("options", "message"),
     [
         (["--lr", "0.1"], "--lr 0.1 contradicts the run in run, which has 0.01: leave it out"),
+        (["--epochs=50"], "--epochs 50 contradicts the run in run, which has 2"),
         (["--loss", "ce"], "--loss ce contradicts the run in run, which has pclc"),
         (["--out", "x"], "--out x contradicts the run in run"),
     ],
@@ -292,6 +298,17 @@ def test_a_run_cannot_change_its_mind(
     shutil.copytree(finished, "run")
     assert train("--resume", "run", *options) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_run_can_be_moved(finished: Path) -> None:
+    """Where it was is not touched, and where it goes on may be said again."""
+    shutil.copytree(finished, "run")
+    config = Path("run/config.json")
+    config.write_text(config.read_text().replace(str(finished), "gone/run"))
+    (Path("run") / "state.pt").unlink()
+    assert train("--resume", "run", "--lr", "0.01", "--device", "cpu", "--warm-ups", "other") == 0
+    assert_same_result(Path("run"), finished)
+    assert not Path("gone").exists()
 
 
 def test_a_configuration_that_was_edited(
@@ -326,6 +343,8 @@ def test_a_run_is_never_overwritten(finished: Path, capsys: pytest.CaptureFixtur
         (["--device", "cuda:99"], 2, "NVIDIA GPUs here"),
         (["--out", "file/run"], 2, "--out must be a folder that can be written to; got file/run"),
         (["--epochs", "0"], 2, "--epochs must be at least 1; got 0"),
+        (["--model", "lenet6"], 2, "lenet6"),
+        (["--data", "nowhere"], 2, "nowhere"),
     ],
 )
 def test_what_cannot_be(
@@ -337,11 +356,42 @@ def test_what_cannot_be(
     assert not Path("runs").exists()
 
 
-def test_divergence_leaves_the_last_good_state(capsys: pytest.CaptureFixture[str]) -> None:
-    assert train("--epochs", "1", "--lr", "1e20") == 1
-    assert "in epoch 1: lr 1e+20 is too large" in capsys.readouterr().err
+@pytest.mark.parametrize("batch", ["256", "1347"])  # the only step of an epoch: seen by the test
+def test_divergence_leaves_the_last_good_state(
+    batch: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train("--epochs", "1", "--lr", "1e20", "--batch-size", batch) == 1
+    said = capsys.readouterr().err
+    assert "in epoch 1: lr 1e+20 is too large" in said
     assert rows(RUN) == []
     assert not (RUN / "state.pt").exists()
+
+
+def test_a_second_ctrl_c_does_not_wait(
+    finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def step(*_: Any) -> None:
+        os.kill(os.getpid(), 2)
+        os.kill(os.getpid(), 2)
+
+    shutil.copytree(finished, "run")
+    Path("run/state.pt").unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(session.Trainer, "_step", step)
+        assert train("--resume", "run") == 130
+    said = capsys.readouterr().err
+    assert (
+        "pclc: interrupted. The last saved state is intact: go on by pclc train --resume " in said
+    )
+    assert train("--resume", "run") == 0
+    assert_same_result(Path("run"), finished)
+
+
+def test_every_process_needs_a_share(finished: Path) -> None:
+    config, data = RunFolder(finished).config(), load_dataset("digits")
+    check_together(config, data, World(torch.device("cpu"), size=256))
+    with pytest.raises(RunError, match=r"each of 257 processes needs a share: .* have 256 images"):
+        check_together(config, data, World(torch.device("cpu"), size=257))
 
 
 def test_another_machine_is_mentioned(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:

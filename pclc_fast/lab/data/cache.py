@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -20,9 +21,10 @@ _TENSORS = Raw._fields[:4]
 def key_of(source: Source, image_size: int | None) -> str:
     """What names the state of a data set's files: their paths, sizes and times of change."""
     digest = hashlib.sha256(json.dumps([_FORMAT, source.name, image_size]).encode())
+    common = len(os.path.commonpath([file.parent for file in source.files]))
     for file in source.files:
         state = file.stat()
-        digest.update(json.dumps([str(file), state.st_size, state.st_mtime_ns]).encode())
+        digest.update(json.dumps([str(file)[common:], state.st_size, state.st_mtime_ns]).encode())
     return digest.hexdigest()
 
 

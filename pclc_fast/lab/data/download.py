@@ -18,6 +18,13 @@ _CLASSES = {  # in torchvision.datasets
 _TINY_IMAGENET = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
 
 
+def how_to_get(name: str) -> str:
+    """Say how the files of a data set come into ``root``."""
+    if name in _CLASSES:
+        return "--download fetches what is missing"
+    return f"get {_TINY_IMAGENET} and unpack it there"
+
+
 def fetch(name: str, root: Path) -> None:
     """Download a data set into ``root``, its checksums compared.
 
@@ -26,7 +33,7 @@ def fetch(name: str, root: Path) -> None:
     """
     if name not in _CLASSES:
         raise DataError(
-            f"{name} cannot be fetched by --download: unpack {_TINY_IMAGENET} in {root}"
+            f"{name} is not complete in {root}, and --download cannot fetch it: {how_to_get(name)}"
         )
     try:
         from torchvision import datasets  # type: ignore[import-untyped, unused-ignore]

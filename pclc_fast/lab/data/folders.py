@@ -31,7 +31,7 @@ def find_tiny_imagenet(root: Path, image_size: int | None) -> Source:
     for file in (listed, annotations):
         if not file.is_file():
             raise missing(file)
-    names = tuple(sorted(set(read_lines(listed))))
+    names = tuple(sorted({line.strip() for line in read_lines(listed)}))
     train, train_labels = [], []
     for label, name in enumerate(names):
         found = _images(folder / _TRAIN / name / "images")
@@ -61,6 +61,8 @@ def _annotated(annotations: Path, names: Sequence[str]) -> Part:
     for path in paths:
         if path not in there:
             raise missing(path, f"but {annotations} lists it")
+    if len(set(paths)) < len(paths):
+        raise damaged(annotations, "it lists an image twice")
     if forgotten := sorted(there - set(paths)):
         raise damaged(annotations, f"{len(forgotten)} images have no line, one is {forgotten[0]}")
     return paths, labels

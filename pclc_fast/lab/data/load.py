@@ -14,7 +14,7 @@ from rich.console import Console
 from ..progress import Progress
 from .cache import key_of, read_cache, write_cache
 from .cifar import CIFAR10, CIFAR100, find_cifar
-from .download import fetch
+from .download import fetch, how_to_get
 from .errors import DataError, MissingError
 from .folders import TINY, find_folder, find_tiny_imagenet
 from .idx import find_idx
@@ -89,8 +89,7 @@ def _find(name: str, root: Path, download: bool, image_size: int | None) -> Sour
     except MissingError as error:
         if not download:
             raise MissingError(
-                f"{error}. --root names the folder that holds it, now {root}; --download fetches "
-                "what is missing"
+                f"{error}. --root, now {root}, must be the folder that holds it; {how_to_get(name)}"
             ) from error
     fetch(name, root)
     return find(root)

@@ -23,11 +23,12 @@ class Source(NamedTuple):
 
 
 def read_lines(path: Path) -> list[str]:
-    """Return the lines of a text; raises DataError where it is none or empty."""
+    """Return the lines of a text but the blank ones; raises DataError where there are none."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise damaged(path, f"it is no text in UTF-8: {error}") from error
+    lines = [line for line in text.splitlines() if line.strip()]
     if not lines:
         raise damaged(path, "it is empty")
     return lines

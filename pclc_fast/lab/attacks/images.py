@@ -1,0 +1,59 @@
+"""One attack on images of one's own, without the account that an evaluation keeps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import checks
+from .balls import BALLS
+from .engine import Found, Task
+from .network import Model, Network
+from .noise import Noise
+from .registry import ATTACKS
+from .result import Norm
+
+
+def attack_images(
+    model: Model,
+    images: Tensor,  # [N, ...], float32, in [0, 1]
+    labels: Tensor,  # [N], int64, on the same device
+    attack: str,
+    *,
+    epsilon: float,
+    norm: Norm = "Linf",
+    seed: int = 0,
+    batch_size: int = 256,
+    substitute: Model | None = None,
+    **settings: Any,
+) -> Found:
+    """Run an attack of ``registry.ATTACKS``, say "pgd", with its settings; return what it found.
+
+    ``images`` of the result are the fooling ones, and the last ones tried where none fooled; all
+    within the budget and [0, 1] exactly.
+
+    Raises:
+        TypeError, ValueError: as ``evaluate``; there is no such attack; a setting is missing.
+    """
+    if attack not in ATTACKS:
+        raise ValueError(f"the attack must be one of {', '.join(ATTACKS)}; got {attack}")
+    checks.check_images(images, labels)
+    checks.check_seed(seed, batch_size)
+    checks.check_mode(model)
+    checks.check_epsilons([epsilon], norm)
+    network = Network(model, batch_size)
+    logits = network.logits(images)
+    checks.check_logits(logits, labels)
+    sizes = torch.full((len(labels),), epsilon, dtype=torch.float64, device=images.device)
+    task = Task(
+        network=network,
+        labels=labels.long(),
+        logits=logits,
+        ball=BALLS[norm].around(images.detach(), sizes),
+        positions=torch.arange(len(labels), device=images.device),
+        noise=Noise(seed),
+        substitute=None if substitute is None else Network(substitute, batch_size),
+    )
+    return Found.joined([ATTACKS[attack].run(part, **settings) for part in task.split(batch_size)])

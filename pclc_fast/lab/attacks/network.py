@@ -1,0 +1,67 @@
+"""The model under attack: forwards, backwards, and how many images went through."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+Model = Callable[[Tensor], Tensor]  # images [B, ...] -> logits [B, K]
+
+# Kernels for tiny batches add in another order, so what an image gets would depend on how many
+# others are left. From here on, as far as known, it does not.
+_SMALLEST = 8
+
+
+class Looked(NamedTuple):
+    """One look at a batch."""
+
+    logits: Tensor  # [B, K]
+    value: Tensor  # [B], of the objective
+    gradient: Tensor | None  # [B, ...]
+
+    def select(self, lines: Tensor) -> Looked:
+        gradient = None if self.gradient is None else self.gradient[lines]
+        return Looked(self.logits[lines], self.value[lines], gradient)
+
+
+class Network:
+    """Calls a model and counts. Leaves the gradients of its parameters alone."""
+
+    def __init__(self, model: Model, batch_size: int) -> None:
+        self._model = model
+        self.batch_size = batch_size
+        self.forwards = 0
+        self.backwards = 0
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Return the logits of any number of images, in batches, without a graph."""
+        self.forwards += len(images)
+        with torch.no_grad():
+            parts = [self._call(part) for part in torch.split(images, self.batch_size)]
+        return torch.cat(parts) if len(parts) != 1 else parts[0]
+
+    def look(self, images: Tensor, objective: Callable[[Tensor], Tensor]) -> Looked:
+        """Return logits, objective and its gradient for a batch."""
+        self.forwards += len(images)
+        self.backwards += len(images)
+        images = images.detach().requires_grad_()
+        with torch.enable_grad():
+            logits = self._call(images)
+            value = objective(logits)
+            (gradient,) = torch.autograd.grad(value.sum(), images)
+        return Looked(logits.detach(), value.detach(), gradient)
+
+    def _call(self, images: Tensor) -> Tensor:
+        missing = _SMALLEST - len(images)
+        if missing > 0 and len(images):
+            padding = images[:1].expand(missing, *images.shape[1:])
+            return self._model(torch.cat([images, padding]))[: len(images)]
+        return self._model(images)
+
+
+def misclassified(logits: Tensor, labels: Tensor) -> Tensor:
+    """Which rows have another largest logit than their label's; never one with a NaN."""
+    return (logits.argmax(dim=1) != labels) & ~logits.isnan().any(dim=1)

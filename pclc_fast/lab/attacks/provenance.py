@@ -1,0 +1,54 @@
+"""What was evaluated, with what: names, hashes, versions, memory."""
+
+from __future__ import annotations
+
+import hashlib
+import resource
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .network import Model
+from .result import Subject
+
+
+def model_subject(model: Model, classes: int) -> Subject:
+    """Describe a model; a bare callable has no weights to hash."""
+    name = type(model).__name__ if isinstance(model, nn.Module) else _name(model)
+    if not isinstance(model, nn.Module):
+        return Subject(name, None, {"classes": classes})
+    weights = sum(parameter.numel() for parameter in model.parameters())
+    return Subject(
+        name, digest(model.state_dict().items()), {"classes": classes, "parameters": weights}
+    )
+
+
+def data_subject(images: Tensor, labels: Tensor) -> Subject:
+    """Describe the images that are evaluated and their labels."""
+    sha256 = digest([("images", images), ("labels", labels)])
+    return Subject("images", sha256, {"images": len(images), "shape": list(images.shape[1:])})
+
+
+def digest(tensors: Iterable[tuple[str, Any]]) -> str:
+    """SHA-256 of named tensors: names, dtypes, shapes and contents."""
+    total = hashlib.sha256()
+    for name, tensor in tensors:
+        if isinstance(tensor, Tensor):
+            total.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+            total.update(
+                tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
+            )
+    return total.hexdigest()
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes: of the GPU, or of the whole process where there is none."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _name(model: Model) -> str:
+    return str(getattr(model, "__qualname__", type(model).__name__))

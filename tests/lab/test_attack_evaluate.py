@@ -1,0 +1,383 @@
+"""An evaluation as a whole: what it counts, what it refuses, how it goes on after it was killed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pclc_fast.lab.attacks import Preset, Result, Spec, evaluate, load_result, save_result
+from pclc_fast.lab.attacks.balls import distances
+from pclc_fast.lab.attacks.pieces import PiecesInFolder
+from pclc_fast.lab.attacks.presets import find_preset
+from pclc_fast.lab.digits import DigitsData
+
+_PGD = {"steps": 8, "step_size": 0.25, "per_epsilon": True}
+QUICK = Preset(
+    "quick",
+    (
+        Spec("fgsm", "FGSM", "fgsm"),
+        Spec("pgd", "PGD", "pgd", _PGD),
+        Spec("mt", "targets", "multi-targeted", {"steps": 8, "targets": 9}),
+        Spec("square", "Square", "square", {"queries": 20}),
+    ),
+    cumulative=True,
+    carry=True,
+)
+EPSILONS = [0.05, 0.1]
+
+
+@pytest.fixture(scope="module")
+def shown(data: DigitsData) -> tuple[Tensor, Tensor]:
+    return data.test_images[:150], data.test_labels[:150]
+
+
+@pytest.fixture(scope="module")
+def result(undefended: nn.Module, shown: tuple[Tensor, Tensor]) -> Result:
+    return evaluate(undefended, *shown, eps=EPSILONS, preset=QUICK)
+
+
+def test_every_stored_image_is_what_it_is_said_to_be(
+    result: Result, undefended: nn.Module, shown: tuple[Tensor, Tensor]
+) -> None:
+    kept = result.adversarial
+    assert kept is not None
+    assert len(kept.images) == 150 - result.worst_case(0.1).correct - (150 - result.clean.correct)
+    clean = shown[0][kept.position]
+    assert kept.images.dtype == torch.float32
+    assert kept.images.min() >= 0
+    assert kept.images.max() <= 1
+    assert (distances("Linf", kept.images, clean) <= kept.epsilon).all()
+    predicted = undefended(kept.images).argmax(dim=1)
+    assert predicted.equal(kept.predicted)
+    assert (predicted != shown[1][kept.position]).all()
+    minimum = result.minimum_epsilon()
+    assert [minimum[i] for i in kept.position.tolist()] == kept.epsilon.tolist()
+
+
+def test_the_cells_add_up(
+    result: Result, undefended: nn.Module, shown: tuple[Tensor, Tensor]
+) -> None:
+    with torch.no_grad():
+        logits = undefended(shown[0])
+    order = logits.argsort(dim=1, descending=True)
+    correct = set((logits.argmax(dim=1) == shown[1]).nonzero()[:, 0].tolist())
+    assert result.images.correct == correct
+    standing = correct
+    for cell in result.cells:
+        assert set(cell.attempted) == standing
+        assert set(cell.fooled) <= standing
+        standing = standing - set(cell.fooled)
+        for image, predicted, rank in zip(cell.fooled, cell.predicted, cell.rank, strict=True):
+            assert order[image, rank - 1] == predicted
+            assert rank >= 2
+        assert all(d <= cell.epsilon for d in cell.distance)  # type: ignore[operator]
+        assert cell.counts.forwards <= cell.counts.naive_forwards + 3 * len(cell.fooled)
+        assert cell.rejected == 0
+    assert len(standing) == result.worst_case(0.1).correct
+    assert [key for key, _ in result.cumulative_shares(0.1)] == ["fgsm", "pgd", "mt", "square"]
+    assert result.cumulative_shares(0.1)[-1][1] == result.worst_case(0.1)
+    classes = result.per_class(0.1)
+    assert sum(share.correct for share in classes.values()) == result.worst_case(0.1).correct
+    assert sum(share.images for share in classes.values()) == 150
+    low, high = result.worst_case(0.05).wilson_95
+    assert low < result.worst_case(0.05).accuracy < high
+
+
+def test_survivors_alone_give_the_answer_that_all_images_give(
+    result: Result, undefended: nn.Module, shown: tuple[Tensor, Tensor]
+) -> None:
+    apart = dataclasses.replace(QUICK, cumulative=False, carry=False)
+    whole = evaluate(undefended, *shown, eps=EPSILONS, preset=apart)
+    assert whole.minimum_epsilon() == result.minimum_epsilon()
+    cost, economic = (sum(c.counts.forwards for c in r.cells) for r in (whole, result))
+    assert economic < cost
+    for cell in whole.cells:
+        alone = whole.alone(cell)
+        assert alone is not None
+        assert alone.correct == whole.clean.correct - len(cell.fooled)
+    assert result.alone(result.cells[-1]) is None
+
+
+def test_the_same_seed_repeats_exactly_whatever_the_batch(
+    result: Result, undefended: nn.Module, shown: tuple[Tensor, Tensor]
+) -> None:
+    def again(**options: Any) -> Result:
+        return evaluate(undefended, *shown, eps=EPSILONS, preset=QUICK, **options)
+
+    def found(result: Result) -> list[Any]:
+        return [(c.attempted, c.fooled, c.predicted, c.step, c.distance) for c in result.cells]
+
+    assert found(again()) == found(result)
+    assert found(again(batch_size=64)) == found(result)
+    other = again(seed=1)
+    assert found(other) != found(result)
+
+
+def test_a_result_survives_the_disk(result: Result, tmp_path: Path) -> None:
+    save_result(tmp_path, result)
+    back = load_result(tmp_path)
+    assert back == result
+    assert back.adversarial is not None
+    assert result.adversarial is not None
+    for a, b in zip(back.adversarial, result.adversarial, strict=True):
+        assert a.equal(b)
+    document = json.loads((tmp_path / "attacks.json").read_text(encoding="utf-8"))
+    assert document["summary"]["worst_case"][0]["correct"] == result.worst_case(0.05).correct
+    (tmp_path / "adversarial.safetensors").write_bytes(b"no")
+    with pytest.raises(ValueError, match=r"adversarial\.safetensors cannot be used"):
+        load_result(tmp_path)
+    (tmp_path / "attacks.json").write_text('{"format": "other"}')
+    with pytest.raises(ValueError, match="not of the format pclc-attacks-1"):
+        load_result(tmp_path)
+
+
+class Interrupt:
+    """A watch that pulls the plug after so many batches."""
+
+    def __init__(self, after: int) -> None:
+        self.left = after
+
+    def begin(self, total: int) -> None:
+        pass
+
+    def finished(self, line: str) -> None:
+        pass
+
+    def advance(self, images: int, doing: str) -> None:  # noqa: ARG002
+        self.left -= 1
+        if not self.left:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("after", [1, 9])
+def test_what_was_finished_is_not_done_again(
+    after: int, undefended: nn.Module, data: DigitsData, tmp_path: Path
+) -> None:
+    looked = 0
+
+    class Counting(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            nonlocal looked
+            looked += len(images)
+            return undefended(images)
+
+    images, labels = data.test_images[:120], data.test_labels[:120]
+    options: dict[str, Any] = {"eps": EPSILONS, "preset": QUICK, "batch_size": 40}
+    model = Counting().eval()
+    whole = evaluate(model, images, labels, **options)
+    cost, looked = looked, 0
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(
+            model,
+            images,
+            labels,
+            pieces=PiecesInFolder(tmp_path),
+            watch=Interrupt(after),
+            **options,
+        )
+    first, looked = looked, 0
+    pieces = PiecesInFolder(tmp_path)
+    assert 1 <= pieces.count() <= after
+    resumed = evaluate(model, images, labels, pieces=pieces, **options)
+    checks = looked + first - cost  # the clean images and what is asked of the model beforehand
+    assert 0 < checks < 400
+    for a, b in zip(resumed.cells, whole.cells, strict=True):
+        assert dataclasses.replace(a, seconds=0) == dataclasses.replace(b, seconds=0)
+    assert resumed.adversarial is not None
+    assert whole.adversarial is not None
+    assert resumed.adversarial.images.equal(whole.adversarial.images)
+    with pytest.raises(ValueError, match="beginning of another evaluation: seed differ"):
+        evaluate(model, images, labels, pieces=pieces, seed=1, **options)
+    damaged = next(pieces.path.glob("*.safetensors"))
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    with pytest.raises(ValueError, match=f"{damaged.name} cannot be used"):
+        evaluate(model, images, labels, pieces=pieces, **options)
+
+
+def test_a_preset_brings_its_own_budgets(undefended: nn.Module, data: DigitsData) -> None:
+    images, labels = data.test_images[:40], data.test_labels[:40]
+    paper = find_preset("paper", (1, 8, 8), 10)
+    few = tuple(spec for spec in paper.specs if spec.key in ("fgsm", "cw-100"))
+    few = tuple(
+        dataclasses.replace(
+            s, settings={**s.settings, "first_c": 1.0, "search_steps": 2, "lr": 0.05}
+        )
+        if s.key == "cw-100"
+        else s
+        for s in few
+    )
+    result = evaluate(
+        undefended, images, labels, eps=None, preset=dataclasses.replace(paper, specs=few)
+    )
+    assert result.epsilons == [0.1, 0.2, 0.3]
+    free = result.cell("cw-100", None)
+    assert free is not None
+    assert free.norm == "L2"
+    assert len(free.fooled) > 20
+    assert len(free.distance) == len(free.fooled)
+    # What is fooled without a budget, in another norm, says nothing about a budget.
+    assert result.worst_case(0.1).correct == result.clean.correct - len(result.cells[0].fooled)
+    with pytest.raises(ValueError, match="preset quick has no epsilons of its own"):
+        evaluate(undefended, images, labels, eps=None, preset=QUICK)
+
+
+def flat(classes: int = 3) -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(4, classes)).eval()
+
+
+IMAGES, LABELS = torch.full((8, 1, 2, 2), 0.5), torch.zeros(8, dtype=torch.int64)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"images": IMAGES * 255}, ValueError, r"in \[0, 1\]; got values from 127.5 to 127.5"),
+        ({"images": IMAGES - 1}, ValueError, "normalisation belongs inside the model"),
+        ({"images": IMAGES * torch.nan}, ValueError, "got values from nan"),
+        ({"images": IMAGES.byte()}, TypeError, r"float32 tensor.*uint8 \(divide by 255\)"),
+        ({"images": IMAGES.double()}, TypeError, "got torch.float64"),
+        ({"images": IMAGES.numpy()}, TypeError, "got ndarray"),
+        ({"images": IMAGES[:0], "labels": LABELS[:0]}, ValueError, "not empty"),
+        ({"labels": LABELS + 3}, ValueError, "labels must be from 0 to 2.*label 0 is 3"),
+        ({"labels": LABELS - 1}, ValueError, "label 0 is -1"),
+        ({"labels": LABELS[:4]}, ValueError, "one for each of 8 images"),
+        ({"labels": LABELS.float()}, TypeError, "integers; got torch.float32"),
+        ({"eps": 8}, ValueError, "8 of 255 is 8 / 255"),
+        ({"eps": -0.1}, ValueError, "not negative"),
+        ({"eps": []}, ValueError, "one or more different numbers"),
+        ({"eps": [0.1, 0.1]}, ValueError, "one or more different numbers"),
+        ({"eps": float("nan")}, ValueError, "finite"),
+        ({"norm": "L1"}, ValueError, "norm must be Linf or L2; got 'L1'"),
+        ({"preset": "weak"}, ValueError, "preset must be one of strong, paper, released; got weak"),
+        ({"seed": -1}, ValueError, "seed must be from 0"),
+        ({"batch_size": 0}, ValueError, "batch_size must be at least 1; got 0"),
+    ],
+)
+def test_what_makes_no_sense(change: dict[str, Any], error: type[Exception], message: str) -> None:
+    given = {"images": IMAGES, "labels": LABELS, "eps": 0.1, "preset": QUICK, **change}
+    with pytest.raises(error, match=message):
+        evaluate(flat(), given.pop("images"), given.pop("labels"), **given)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (flat().train(), r"train mode.*Call model.eval\(\) first"),
+        (nn.Sequential(flat(), nn.BatchNorm1d(3).train()), "train mode"),
+        (lambda x: x.flatten(1)[:, :2] * torch.nan, "logits of 8 of 8 clean images are NaN"),
+        (lambda x: x.flatten(1)[:, :2] / 0, r"NaN or \+inf"),
+        (lambda x: x.sum(), r"must give logits \[8, classes\]; got \[\]"),
+        (lambda x: x.flatten(1)[:4], r"must give logits \[8, classes\]; got \[4, 4\]"),
+        (lambda x: x.flatten(1)[:, :1], "at least 2 classes apart; it has 1"),
+        (lambda x: (x > 0.4).flatten(1).float(), "cannot be differentiated"),
+        (lambda x: flat()(x.detach()), "cannot be differentiated"),
+    ],
+)
+def test_models_that_cannot_be_evaluated(model: Any, message: str) -> None:
+    if isinstance(model, nn.Sequential) and len(model) == 2 and "BatchNorm" in str(model):
+        model.training = False
+    with pytest.raises(ValueError, match=message):
+        evaluate(model, IMAGES, LABELS, eps=0.1, preset=QUICK)
+
+
+def cautions_of(model: Any, labels: Tensor = LABELS, **options: Any) -> dict[str, str]:
+    rng = torch.Generator().manual_seed(0)
+    images = torch.rand(8, 1, 2, 2, generator=rng)
+    with warnings.catch_warnings(record=True) as noted:
+        warnings.simplefilter("always")
+        result = evaluate(model, images, labels, eps=0.1, preset=QUICK, **options)
+    found = {caution.code: caution.message for caution in result.cautions}
+    assert [str(w.message) for w in noted] == [f"{c}: {m}" for c, m in found.items()]
+    return found
+
+
+def test_what_changes_the_meaning_of_a_result_is_said() -> None:
+    model = flat()
+    right = model(torch.rand(8, 1, 2, 2, generator=torch.Generator().manual_seed(0))).argmax(dim=1)
+    assert cautions_of(model, right) == {}
+    softmax = cautions_of(lambda x: model(x).softmax(dim=1), right)
+    assert "accuracy comes out too high" in softmax["softmax"]
+    noisy = cautions_of(lambda x: model(x) + torch.randn(len(x), 3), right)
+    assert "answers differently when it is asked again" in noisy["random-forward"]
+    mixing = cautions_of(lambda x: model(x) - 9 * model(x).mean(dim=0), right)
+    assert "depends on the others in the batch" in mixing["batch-dependent"]
+    assert "no more than by guessing" in cautions_of(model, (right + 1) % 3)["clean-accuracy"]
+    log_softmax = cautions_of(lambda x: model(x).log_softmax(dim=1), right)
+    assert log_softmax == {}  # these are logits
+
+
+def test_attacks_that_do_not_fit_are_left_out_and_said() -> None:
+    images = torch.rand(8, 1, 2, 2, generator=torch.Generator().manual_seed(0))
+    model = flat(classes=2)
+    labels = model(images).argmax(dim=1)
+    with warnings.catch_warnings(record=True) as noted:
+        warnings.simplefilter("always")
+        result = evaluate(model, images, labels, eps=0.1)
+    assert "apgd-t does not run: its loss dlr needs 4 classes" in " ".join(
+        str(warning.message) for warning in noted
+    )
+    keys = {attack.key for attack in result.attacks}
+    assert "multi-targeted" in keys
+    assert not {"apgd-t", "apgd-dlr"} & keys
+    only = Preset("only", (Spec("t", "transfer", "transfer", {"method": "pgd", **_PGD}),))
+    with pytest.raises(ValueError, match="t cannot be run: it needs a substitute model"):
+        evaluate(model, images, labels, eps=0.1, preset=only)
+    with pytest.raises(ValueError, match=r"substitute must give logits \[N, 2\]"):
+        evaluate(model, images, labels, eps=0.1, preset=only, substitute=flat(3))
+
+
+def test_an_image_that_breaks_the_model_is_not_fooled_by_that() -> None:
+    """Logits that are NaN have an argmax too."""
+
+    def model(images: Tensor) -> Tensor:
+        total = images.flatten(1).sum(dim=1, keepdim=True)
+        broken = torch.where(total > 2.1, torch.nan, 0.0)
+        return torch.cat([total * 0 + 1, -total, -total], dim=1) + broken
+
+    result = evaluate(model, IMAGES, LABELS, eps=0.3, preset=QUICK)
+    assert result.worst_case(0.3).correct == 8
+
+
+def test_a_success_that_is_not_repeated_does_not_count() -> None:
+    """What was misclassified once, in training noise, is looked at again before it is stored."""
+    calls = 0
+
+    def model(images: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        flip = -1.0 if calls == 8 else 1.0  # in the middle of the attack
+        x = images.flatten(1)
+        return flip * torch.stack([x[:, 0] + 5, x[:, 1], x[:, 2]], dim=1)
+
+    only = Preset("only", (Spec("pgd", "PGD", "pgd", _PGD),))
+    result = evaluate(model, IMAGES, LABELS, eps=0.1, preset=only)
+    assert result.cells[0].rejected == 8
+    assert result.worst_case(0.1).correct == 8
+
+
+def test_neither_images_nor_model_are_touched(undefended: nn.Module, data: DigitsData) -> None:
+    images = data.test_images[:20].clone().requires_grad_()
+    undefended.zero_grad()
+    evaluate(undefended, images, data.test_labels[:20], eps=0.1, preset=QUICK)
+    assert images.equal(data.test_images[:20])
+    assert images.grad is None
+    assert all(parameter.grad is None for parameter in undefended.parameters())
+    assert all(parameter.requires_grad for parameter in undefended.parameters())
+
+
+def test_in_l2_too(undefended: nn.Module, data: DigitsData) -> None:
+    images, labels = data.test_images[:60], data.test_labels[:60]
+    with pytest.warns(UserWarning, match="square does not run: it is defined for Linf only"):
+        result = evaluate(undefended, images, labels, eps=[0.2, 0.4], norm="L2", preset=QUICK)
+    kept = result.adversarial
+    assert kept is not None
+    assert 0 < len(kept.images) < 60
+    assert (distances("L2", kept.images, images[kept.position]) <= kept.epsilon).all()
