@@ -138,8 +138,8 @@ def square(
     rows = torch.arange(height, device=images.device).reshape(1, 1, height, 1)
     columns = torch.arange(width, device=images.device).reshape(1, 1, 1, width)
     for query in range(1, queries):
-        side = max(1, round((_share(query / queries, p_init) * height * width) ** 0.5))
-        side = min(side, height - 1, width - 1)
+        side = max(1, round((_share((query - 1) / queries, p_init) * height * width) ** 0.5))
+        side = min(side, height, width)
         top = torch.randint(height - side + 1, (count, 1, 1, 1), generator=generator).to(rows)
         left = torch.randint(width - side + 1, (count, 1, 1, 1), generator=generator).to(rows)
         inside = (rows >= top) & (rows < top + side) & (columns >= left) & (columns < left + side)
@@ -153,8 +153,11 @@ def square(
 
 
 def _share(done: float, p_init: float) -> float:
-    """Of the pixels in a square: halved at these parts of the queries."""
-    halvings = sum(done > at for at in (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8))
+    """Of the pixels in a square: halved after these parts of the queries, as the paper says.
+
+    Its code, and so others, halve it once more at 0.05.
+    """
+    halvings = sum(done > at for at in (0.001, 0.005, 0.02, 0.1, 0.2, 0.4, 0.6, 0.8))
     return p_init / 2**halvings
 
 

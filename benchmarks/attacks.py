@@ -21,11 +21,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors.torch import load as read_tensors
 from torch import Tensor, nn
 
+from pclc_fast.lab.attack_subject import network_of_run
 from pclc_fast.lab.data import load_dataset
-from pclc_fast.lab.models import build_model
 from pclc_fast.lab.run_folder import RunFolder
 
 from .attack_speed import speed, speed_lines
@@ -85,18 +84,14 @@ def _arguments() -> argparse.Namespace:
 def load(run: Path, root: Path, count: int) -> Subject:
     config = RunFolder(run).config()
     data = load_dataset(config.data, root=root)
-    network = build_model(
-        config.model, data.shape, data.classes, mean=data.mean, std=data.std, seed=0
-    )
-    content = (run / "model.safetensors").read_bytes()
-    network.load_state_dict(read_tensors(content))
+    network = network_of_run(run, config, data)
     network.eval().requires_grad_(False)  # so that nobody computes gradients of the weights
     facts = {
         "run": run.name,
         "model": config.model,
         "loss": config.loss,
         "schedule": config.schedule,
-        "weights_sha256": hashlib.sha256(content).hexdigest(),
+        "weights_sha256": hashlib.sha256((run / "model.safetensors").read_bytes()).hexdigest(),
         "images": f"the first {count} of {config.data} test",
     }
     images = data.test_images[:count].float() / data.brightest

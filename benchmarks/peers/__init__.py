@@ -16,6 +16,7 @@ import types
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import version
 from importlib.util import find_spec
 
@@ -24,14 +25,16 @@ import torch
 from torch import Tensor
 
 Attack = Callable[..., Tensor]
-LIBRARIES = {"foolbox": "foolbox", "ART": "art", "adv-lib": "adv_lib"}  # and what one imports
+LIBRARIES = {  # and what is imported of each
+    "foolbox": "foolbox.attacks",
+    "ART": "art.attacks.evasion",
+    "adv-lib": "adv_lib.attacks",
+}
 _INSTALL = {
     "foolbox": 'pip install -e ".[peers]"',
     "ART": 'pip install -e ".[peers]"',
-    "adv-lib": "pip install --no-deps adv-lib",
+    "adv-lib": 'pip install -e ".[peers]" && pip install --no-deps adv-lib',
 }
-
-
 _DISTRIBUTIONS = ("foolbox", "adversarial-robustness-toolbox", "adv-lib")
 
 
@@ -40,10 +43,13 @@ def versions() -> dict[str, str]:
     return {name: version(name) for name in _DISTRIBUTIONS}
 
 
+@cache
 def missing(library: str) -> str | None:
     """Why a library cannot be used here; None where it can."""
-    if find_spec(LIBRARIES[library]) is None:
-        return f"{library} is not installed: {_INSTALL[library]}"
+    try:
+        load(LIBRARIES[library])
+    except ImportError as error:
+        return f"{library} cannot be used ({error}): {_INSTALL[library]}"
     return None
 
 
