@@ -76,7 +76,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--root", type=Path, default=Path("data"), help="folder with their files")
     parser.add_argument("--model", default="lenet5", help="as pclc train has it")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--rounds", type=int, default=5, help="epochs of each loop that are timed")
+    parser.add_argument("--rounds", type=int, default=3, help="epochs of each loop that are timed")
     return parser.parse_args()
 
 
@@ -88,11 +88,10 @@ def _loops(arguments: argparse.Namespace, data: ImageData) -> dict[str, Epoch]:
 
     device = torch.device(arguments.device)
     images = _images(arguments.data, arguments.root)
-    options: dict[str, dict[str, Any]]
+    options: dict[str, dict[str, Any]] = {"": {}}
     epochs = {USUAL: usual_loop(images, network(), device, THREADS)}
     if device.type == "cpu":
         epochs[USUAL_ONE_THREAD] = usual_loop(images, network(), device, 1)
-        options = {"": {}, ", bfloat16": {"bf16": True}}
     else:
         compiled = {"bf16": True, "compile": "on"}  # what pclc train does there
         options = {

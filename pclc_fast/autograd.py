@@ -47,6 +47,35 @@ def _forward(logits: Tensor, target: Tensor, weight: Tensor | None, *rest: Any) 
     )
 
 
+def _run_forward(
+    logits: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    options: Options,
+    *,
+    direct: bool,
+    save: bool,
+    with_grad: bool,
+    with_stats: bool,
+    backend: str,
+) -> list[Tensor]:
+    """Call the kernel, through the operator where something may look on."""
+    if direct:
+        return kernel(backend).forward(
+            logits,
+            target,
+            weight,
+            options,
+            save=save,
+            with_grad=with_grad,
+            with_stats=with_stats,
+        )
+    outputs: list[Tensor] = _forward_op(
+        logits, target, weight, *options.operands(), save, with_grad, with_stats, backend
+    )
+    return outputs
+
+
 def _forward_fake(logits: Tensor, target: Tensor, _: Tensor | None, *rest: Any) -> list[Tensor]:
     *options, save, with_grad, with_stats, _backend = rest
     dtype, row_stats_width = ARITHMETIC[logits.dtype]
@@ -123,8 +152,16 @@ class _PCLC(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         direct = _is_plain_memory(logits, target, weight)
         with_grad = direct and _gradient_is_safe_in_forward(logits, options)
-        loss, row_stats, *rest = (_forward if direct else _forward_op)(
-            logits, target, weight, *options.operands(), True, with_grad, with_stats, backend
+        loss, row_stats, *rest = _run_forward(
+            logits,
+            target,
+            weight,
+            options,
+            direct=direct,
+            save=True,
+            with_grad=with_grad,
+            with_stats=with_stats,
+            backend=backend,
         )
         # Not a saved tensor: autograd would refuse to unpack those once the caller, whose gradient
         # this becomes, has written into it.
@@ -132,7 +169,8 @@ class _PCLC(torch.autograd.Function):
         ctx.save_for_backward(logits, target, weight, row_stats)
         ctx.options, ctx.backend = options, backend
         ctx.set_materialize_grads(False)
-        ctx.mark_non_differentiable(*rest)
+        if rest:
+            ctx.mark_non_differentiable(*rest)
         return (loss, *rest)
 
     @staticmethod
@@ -225,8 +263,16 @@ def loss_and_stats(
     if torch.is_grad_enabled() and input.requires_grad:
         loss, *stats = _PCLC.apply(logits, target, weight, options, with_stats, backend)
     else:
-        loss, *stats = (_forward if _is_plain_memory(logits, target, weight) else _forward_op)(
-            logits, target, weight, *options.operands(), False, False, with_stats, backend
+        loss, *stats = _run_forward(
+            logits,
+            target,
+            weight,
+            options,
+            direct=_is_plain_memory(logits, target, weight),
+            save=False,
+            with_grad=False,
+            with_stats=with_stats,
+            backend=backend,
         )
     return loss, LossStats(*stats) if with_stats else None
 
@@ -256,4 +302,6 @@ def _as_rows(
         logits = logits.contiguous()
     if weight is not None:
         weight = weight.detach().to(ARITHMETIC[input.dtype][0]).contiguous()
-    return logits, target.to(torch.int64).contiguous(), weight
+    if target.dtype is not torch.int64:
+        target = target.to(torch.int64)
+    return logits, target.contiguous(), weight

@@ -88,7 +88,7 @@ def choose(input: Tensor, backend: str | None) -> str:
     if backend is not None:
         can_run(backend, input, raise_error=True)
         return backend
-    fastest = _FASTEST.get(input.device.type)
+    fastest = _FASTEST.get("cpu" if input.is_cpu else input.device.type)
     if fastest is None:
         return REFERENCE
     if can_run(fastest, input):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import array
-import contextlib
 import functools
 import math
 from numbers import Integral, Real
@@ -66,9 +65,10 @@ def make_options(
     rest = (lc_mode, pc_mean, ignore_index, reduction, label_smoothing)
     if torch.compiler.is_compiling():  # Dynamo cannot look into a cache
         return _checked_options(*numbers, *rest)
-    with contextlib.suppress(TypeError):  # an unhashable option, which the check below names
+    try:
         return _cached_options(*numbers, *rest)
-    return _checked_options(*numbers, *rest)
+    except TypeError:  # an unhashable option, which the check names
+        return _checked_options(*numbers, *rest)
 
 
 def _checked_options(

@@ -34,7 +34,7 @@ def unavailable() -> str:
 
 def unsupported(input: Tensor) -> str:
     """Why this backend cannot take ``input``; empty where it can."""
-    if input.device.type != "cpu":
+    if not input.is_cpu:
         return f"it runs on CPU tensors; got a tensor on {input.device}"
     return ""
 
@@ -55,29 +55,29 @@ def forward(
     ``with_stats``: prob_gap, logit_gap, runner_up, correct.
     """
     dtype, row_stats_width = ARITHMETIC[logits.dtype]
-    rows, classes = logits.shape
     shape = target.shape
     # The large one first: it then takes the memory that the last step's gradient left, whole. A
     # small one before it would be cut from there, and this one would go to pages not yet mapped.
-    grad = torch.empty((rows, classes), dtype=logits.dtype) if with_grad else None
-    outputs = [torch.empty(shape if options.reduction == "none" else (), dtype=dtype)]
+    grad = torch.empty_like(logits, memory_format=torch.contiguous_format) if with_grad else None
+    # Not torch.empty, which a default device would send elsewhere.
+    outputs = [logits.new_empty(shape if options.reduction == "none" else (), dtype=dtype)]
     addresses = [outputs[0].data_ptr(), 0, 0, 0, 0, 0, 0]
     if save:
-        row_stats = torch.empty((rows, row_stats_width), dtype=dtype)
+        row_stats = logits.new_empty((logits.shape[0], row_stats_width), dtype=dtype)
         addresses[1] = row_stats.data_ptr()
         outputs.append(row_stats)
     if grad is not None:
         addresses[2] = grad.data_ptr()
         outputs.append(grad)
     if with_stats:
-        stats = [torch.empty(shape, dtype=d) for d in (dtype, dtype, torch.int64, torch.bool)]
+        stats = [logits.new_empty(shape, dtype=d) for d in (dtype, dtype, torch.int64, torch.bool)]
         addresses[3:] = [statistic.data_ptr() for statistic in stats]
         outputs += stats
     bad_target = _C.forward_cpu(
         *_problem(logits, target, weight, options), *addresses, torch.get_num_threads()
     )
     if bad_target >= 0:
-        raise target_error(target, bad_target, classes)
+        raise target_error(target, bad_target, logits.shape[1])
     return outputs
 
 

@@ -139,7 +139,7 @@ def _launch_forward(
         kernels.finish_kernel[(1,)](
             losses, target, weight, parts, loss,
             programs, rows, classes, options.ignore_index,
-            arithmetic, options.reduction, **tilings.SUMMING,
+            arithmetic, options.reduction, **tilings.FINISHING,
         )  # fmt: skip
     return [x for x in (loss, row_stats, grad, *statistics) if x is not None]
 
@@ -181,15 +181,20 @@ def _prepare(
     options: Options,
     dtype: torch.dtype,
 ) -> Tensor | None:
-    """Sum the weights for the mean by a launch of its own; None where every program can do it."""
+    """Sum the weights for the mean by a launch of its own; None where every program can do it.
+
+    That is, where rows are few and counted: a program's sum of weights depends on its warps.
+    """
     from . import triton_kernels as kernels
     from . import triton_tiling as tilings
 
     rows = target.numel()
-    if options.reduction != "mean" or rows <= kernels.TARGETS.value:
+    if options.reduction != "mean" or (weight is None and rows <= kernels.TARGETS.value):
         return None
-    parts = target.new_empty(kernels.PARTS.value, dtype=dtype)
-    kernels.prepare_kernel[(kernels.PARTS.value,)](
+    share = max(-(-rows // kernels.PARTS.value), kernels.TARGETS.value)  # as share_of has it
+    programs = max(-(-rows // share), 1)
+    parts = target.new_empty(programs, dtype=dtype)
+    kernels.prepare_kernel[(programs,)](
         target, weight, grad_output, parts,
         rows, classes, options.ignore_index, tilings.ARITHMETIC[dtype], **tilings.SUMMING,
     )  # fmt: skip

@@ -16,10 +16,6 @@ are no part of what a kernel is compiled for.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
-from typing import Any, NamedTuple
-
 import triton
 import triton.language as tl
 
@@ -36,11 +32,11 @@ from .triton_tile import (
     rows_of,
     save_stats,
 )
-from .triton_tiling import SUMMING, TILES, backward_tiling, tiling
 
 TARGETS = tl.constexpr(1024)  # looked at together where weights are summed
-PARTS = tl.constexpr(256)  # programs, and so partial sums, of prepare_kernel
-LOSSES = tl.constexpr(4096)  # partial losses that finish_kernel looks at together
+PARTS = tl.constexpr(256)  # programs, and so partial sums, that prepare_kernel has at the most
+LANES = tl.constexpr(32)  # of a warp: as many partial sums are added at once
+LOSSES = tl.constexpr(8192)  # partial losses that finish_kernel looks at together
 KEPT = tl.constexpr(1024)  # the largest tile that keeps logits and exponentials in registers
 
 
@@ -83,33 +79,49 @@ def sum_weights(target_ptr, weight_ptr, begin, end, classes, ignore_index, T: tl
 
 
 @triton.jit
+def share_of(rows):
+    """How many rows a program of prepare_kernel sums."""
+    return tl.maximum(tl.cdiv(rows, PARTS), TARGETS)
+
+
+@triton.jit
 def denominator(target_ptr, weight_ptr, parts_ptr, rows, classes, ignore_index, T: tl.constexpr):
-    """The summed weights of all rows, from prepare_kernel's parts where it has run."""
+    """The summed weights of all rows, from prepare_kernel's parts where it has run.
+
+    The same bits for any number of warps, in which forward and backward may differ: LANES numbers
+    have a lane each in every warp alike, and without weights every order gives one whole number.
+    """
     if parts_ptr is not None:
-        total = tl.sum(tl.load(parts_ptr + tl.arange(0, PARTS)), axis=0)
+        parts = tl.cdiv(rows, share_of(rows))
+        lanes = tl.zeros([LANES], T)
+        for i in tl.static_range(PARTS // LANES):
+            part = i * LANES + tl.arange(0, LANES)
+            lanes += tl.load(parts_ptr + part, mask=part < parts, other=0.0)
+        total = tl.sum(lanes, axis=0)
     else:
+        tl.static_assert(weight_ptr is None)
         total = sum_weights(target_ptr, weight_ptr, 0, rows, classes, ignore_index, T)
     return total
 
 
-@triton.jit(do_not_specialize=["rows", "ignore_index"])
+@triton.jit(do_not_specialize=["rows", "classes", "ignore_index"])
 def prepare_kernel(
     target_ptr, weight_ptr, grad_output_ptr, parts_ptr,
     rows: tl.int64, classes: tl.int32, ignore_index: tl.int64,
     T: tl.constexpr,
 ):  # fmt: skip
-    """Sum the weights of one of PARTS shares of the rows; not where grad_output is there and 1."""
+    """Sum the weights of one share of the rows; not where grad_output is there and 1."""
     if grad_output_ptr is not None:
         if tl.load(grad_output_ptr) == 1.0:
             return
     part = tl.program_id(0).to(tl.int64)
-    share = tl.cdiv(rows, PARTS)
+    share = share_of(rows)
     end = tl.minimum((part + 1) * share, rows)
     total = sum_weights(target_ptr, weight_ptr, part * share, end, classes, ignore_index, T)
     tl.store(parts_ptr + part, total)
 
 
-@triton.jit(do_not_specialize=["programs", "rows", "ignore_index"])
+@triton.jit(do_not_specialize=["programs", "rows", "classes", "ignore_index"])
 def finish_kernel(
     program_loss_ptr, target_ptr, weight_ptr, parts_ptr, loss_ptr,
     programs: tl.int64, rows: tl.int64, classes: tl.int32, ignore_index: tl.int64,
@@ -252,85 +264,3 @@ def backward_kernel(
             e = tl.exp(a - shift_of(s.top))
             grad = element_grad(k, a, e, label, true_logit, s, p, g, terms.lc_cap, LC_MODE)
             tl.store(grad_row_ptr + k, grad, mask=k < tl.where(exists, classes, 0))
-
-
-# What a forward launch is asked for, and which pointers are then absent.
-_STATISTICS = ("prob_gap_ptr", "logit_gap_ptr", "runner_up_ptr", "correct_ptr")
-_FORWARD_OUTPUTS = {
-    "all": (),
-    "train": ("weight_ptr", "parts_ptr", *_STATISTICS),
-    "eval": ("weight_ptr", "parts_ptr", "stats_ptr", "grad_ptr", *_STATISTICS),
-}
-_STRIDES = ("classes", "row_stride")  # the launcher looks whether 16 divides them
-_INTEGERS = {"target_ptr": "i64", "runner_up_ptr": "i64", "correct_ptr": "i1"}
-
-
-class Variant(NamedTuple):
-    """A kernel as a launch compiles it: the arguments of triton.compile and ASTSource."""
-
-    name: str
-    kernel: Any
-    signature: dict[str, str]  # the type of every argument, by name
-    constexprs: dict[str, Any]
-    num_warps: int
-    options: dict[str, Any]  # num_warps among them
-    attrs: dict[tuple[int], list[list[Any]]]  # which arguments are divisible by 16
-
-
-def variants() -> Iterator[Variant]:
-    """Yield every kernel in every tiling, with all that can be asked for and with little.
-
-    Of the tiles of several rows, which differ in that number alone, the tallest and the flattest.
-    A name ends in the number of classes, "odd" where 16 does not divide it.
-    """
-    for dtype, mode in itertools.product(("fp32", "bf16", "fp16", "fp64"), ("hard", "soft", "all")):
-        arithmetic = tl.float64 if dtype == "fp64" else tl.float32
-        tiles = TILES[arithmetic]
-        seen = set()
-        for classes in (1, *(elements for elements, _, _ in tiles), tiles[-1][0] + 1):
-            cut = tiling(classes, arithmetic, mode)
-            known = {"T": arithmetic, "LC_MODE": mode, "R": cut.rows, "B": cut.block}
-            known |= {"REDUCTION": "mean", "IN_REGISTERS": cut.in_registers}
-            for asked, absent in _FORWARD_OUTPUTS.items():
-                for odd in ("", "odd") if asked == "train" else ("",):
-                    name = f"forward-{asked}-{dtype}-{mode}-{classes}{odd}"
-                    options = cut.options()
-                    yield _variant(name, forward_kernel, dtype, known, absent, options, not odd)
-            cut = backward_tiling(classes, arithmetic, mode)
-            if cut in seen:
-                continue
-            seen.add(cut)
-            for reduction, absent in (("mean", ()), ("none", ("weight_ptr", "parts_ptr"))):
-                known |= {"R": cut.rows, "B": cut.block, "REDUCTION": reduction}
-                known |= {"HAS_UNIT_GRAD": reduction == "mean"}
-                name = f"backward-{reduction}-{dtype}-{mode}-{classes}"
-                yield _variant(name, backward_kernel, dtype, known, absent, cut.options())
-    for dtype, arithmetic in (("fp32", tl.float32), ("fp64", tl.float64)):
-        known = {"T": arithmetic, "REDUCTION": "mean"}
-        yield _variant(f"prepare-{dtype}", prepare_kernel, dtype, known, (), SUMMING)
-        yield _variant(f"finish-{dtype}", finish_kernel, dtype, known, ("parts_ptr",), SUMMING)
-
-
-def _variant(
-    name: str,
-    kernel: Any,
-    dtype: str,
-    known: dict[str, Any],
-    absent: tuple[str, ...],
-    options: dict[str, Any],
-    aligned: bool = True,
-) -> Variant:
-    types = {"logits_ptr": dtype, "grad_ptr": dtype, **_INTEGERS}
-    given = {**known, **dict.fromkeys(absent)}
-    signature, constexprs, attrs = {}, {}, {}
-    for i, parameter in enumerate(kernel.params):
-        if parameter.is_constexpr or parameter.name in absent:
-            signature[parameter.name] = "constexpr"
-            constexprs[parameter.name] = given[parameter.name]
-            continue
-        number = "fp64" if dtype == "fp64" else "fp32"
-        pointer = "*" + types.get(parameter.name, number)
-        signature[parameter.name] = parameter.annotation_type or pointer
-        if parameter.name.endswith("_ptr") or (aligned and parameter.name in _STRIDES):
-            attrs[(i,)] = [["tt.divisibility", 16]]
-    return Variant(name, kernel, signature, constexprs, options["num_warps"], options, attrs)

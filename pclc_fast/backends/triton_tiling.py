@@ -27,7 +27,8 @@ class Tiling(NamedTuple):
 
 ARITHMETIC = {torch.float32: tl.float32, torch.float64: tl.float64}
 LAUNCH = {"enable_fp_fusion": False, "num_stages": 1}  # Triton warns where the first is not said
-SUMMING = {**LAUNCH, "num_warps": 8}  # prepare_kernel and finish_kernel
+SUMMING = {**LAUNCH, "num_warps": 8}  # of prepare_kernel
+FINISHING = {**LAUNCH, "num_warps": 32}  # of finish_kernel: one program waits for all the losses
 SMALLEST_BLOCK = 16
 
 # Elements of a tile, its warps and the registers of a thread, for rows of up to so many elements.

@@ -22,7 +22,7 @@ from .data.augment import AUGMENTATIONS
 from .data.store import Store
 from .distributed import World
 from .doctor_config import DoctorConfig
-from .environment import cpu_name, versions
+from .environment import PACKAGES, cpu_name, versions
 from .errors import RunError
 from .loop import Trainer, own_random_state, split_batches
 from .losses import make_criterion
@@ -78,8 +78,9 @@ def installed() -> Iterator[Finding]:
     yield Finding("pclc_fast", pclc_fast.__version__)
     yield Finding("Python", f"{platform.python_version()} on {platform.platform()}")
     yield Finding("torch", torch.__version__)
-    for name, version in versions().items():
-        yield Finding(name, version)
+    found = versions()
+    for name in PACKAGES:
+        yield Finding(name, found.get(name, "not installed"))
 
 
 def devices() -> Iterator[Finding]:

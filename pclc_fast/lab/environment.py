@@ -17,9 +17,10 @@ import torch
 import pclc_fast
 
 # What may change a result or explain a failure, by the names they are installed under.
-_PACKAGES = (
+PACKAGES = (
     "triton",
     "numpy",
+    "pillow",
     "safetensors",
     "scikit-learn",
     "torchvision",
@@ -47,7 +48,7 @@ def environment(arguments: Sequence[str]) -> dict[str, Any]:
 def versions() -> dict[str, str]:
     """The installed ones of the packages that the lab can use, by name."""
     found = {}
-    for name in _PACKAGES:
+    for name in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
     return found

@@ -8,6 +8,7 @@ model.safetensors comes last, when the run is finished.
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,7 @@ from .files import atomic_file, write_atomically
 from .train_config import TrainConfig
 
 _CONFIG, _ENV, _METRICS, _MODEL = "config.json", "env.json", "metrics.jsonl", "model.safetensors"
+_SEEDS = "seed-*"
 _STATE, _PREVIOUS = "state.pt", "state.previous.pt"
 
 
@@ -33,12 +35,14 @@ class RunFolder:
 
     def create(self, config: TrainConfig, environment: dict[str, Any]) -> None:
         """Begin a run; raises RunError where one is there already."""
-        if (self.path / _CONFIG).exists():
-            raise RunError(
-                f"{self.path} holds a run already: go on with it by pclc train --resume "
-                f"{self.path}, or choose another folder by --out",
-                code=2,
-            )
+        for folder in (self.path, self.path.parent):
+            # A folder of seeds is not a run as well, nor the other way round.
+            if (folder / _CONFIG).exists() or any(self.path.glob(f"{_SEEDS}/{_CONFIG}")):
+                raise RunError(
+                    f"{folder} holds a run already: go on with it by pclc train --resume "
+                    f"{shlex.quote(str(folder))}, or choose another folder by --out",
+                    code=2,
+                )
         with self._writing(_CONFIG):
             self.path.mkdir(parents=True, exist_ok=True)
             write_atomically(self.path / _ENV, _json(environment))
@@ -134,7 +138,11 @@ class RunFolder:
             raise RunError(
                 f"{self.path / name} cannot be written: {error.strerror or error}. "
                 + ("The last saved state is intact: go on " if there else "Begin again ")
-                + (f"by pclc train --resume {self.path} " if there or name != _CONFIG else "")
+                + (
+                    f"by pclc train --resume {shlex.quote(str(self.path))} "
+                    if there or name != _CONFIG
+                    else ""
+                )
                 + "once that is settled"
             ) from error
 
@@ -147,7 +155,7 @@ def find_runs(folder: Path) -> list[RunFolder]:
     """
     if (folder / _CONFIG).exists():
         return [RunFolder(folder)]
-    found = [path.parent for path in folder.glob(f"seed-*/{_CONFIG}")]
+    found = [path.parent for path in folder.glob(f"{_SEEDS}/{_CONFIG}")]
     if not found:
         raise RunError(f"--resume must name the folder of a run; {folder} has no {_CONFIG}", code=2)
     return [RunFolder(path) for path in sorted(found, key=_seed_number)]

@@ -38,8 +38,8 @@ class TrainConfig:
 
     # Line breaks in these texts are kept by --help.
     data: str = "digits"
-    """digits, mnist, kmnist, fashion-mnist, cifar10, cifar100, svhn, tiny-imagenet-200,
-    or a folder with train/ and test/ or val/ that hold a folder of images for each class."""
+    """digits, mnist, kmnist, fashion-mnist, cifar10, cifar100, svhn or tiny-imagenet-200.
+    Or a folder with train/ and test/ or val/ that hold a folder of images for each class."""
     root: Path = Path("data")
     """Folder with the files of the data sets."""
     download: bool = False

@@ -68,7 +68,7 @@ def write_mnist(root: Path, folder: str = "MNIST", *, packed: bool = False) -> W
     [
         ("mnist", "MNIST", "9"),
         ("kmnist", "KMNIST", "wo"),
-        ("fashion-mnist", "FashionMNIST", "ankle boot"),
+        ("fashion-mnist", "FashionMNIST", "Ankle boot"),
     ],
 )
 @pytest.mark.parametrize("packed", [False, True])
@@ -152,6 +152,14 @@ def test_parts_that_do_not_fit(tmp_path: Path) -> None:
     labels.write_bytes(idx(np.zeros(0, dtype=np.uint8)))
     with pytest.raises(DataError, match="mnist: there are no training images"):
         load_dataset("mnist", root=tmp_path)
+
+
+def test_a_channel_without_contrast_stays_as_it_is(tmp_path: Path) -> None:
+    write_mnist(tmp_path)
+    black = np.zeros((20, 28, 28), dtype=np.uint8)
+    (tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte").write_bytes(idx(black))
+    data = load_dataset("mnist", root=tmp_path)
+    assert (data.mean, data.std) == ((0.0,), (1.0,))
 
 
 CIFAR_NAMES = {"cifar10": "label_names", "cifar100": "fine_label_names"}

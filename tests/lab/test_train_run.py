@@ -329,6 +329,12 @@ def test_a_run_is_never_overwritten(finished: Path, capsys: pytest.CaptureFixtur
     assert train("--epochs", "1", "--out", str(finished)) == 2
     assert f"{finished} holds a run already: go on with it by" in capsys.readouterr().err
     assert (finished / "state.pt").read_bytes() == before
+    assert train("--epochs", "1", "--out", str(finished), "--seeds", "1", "2") == 2
+    assert f"{finished} holds a run already: go on with it by" in capsys.readouterr().err
+    shutil.copytree(finished, "seeds/seed-0")
+    assert train("--epochs", "1", "--out", "seeds") == 2
+    assert "seeds holds a run already: go on with it by" in capsys.readouterr().err
+    assert not Path("seeds/config.json").exists()
 
 
 @pytest.mark.parametrize(

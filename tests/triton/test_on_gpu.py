@@ -75,10 +75,11 @@ def test_every_run_and_every_backward_has_the_same_bits(
     classes: int, mode: str, dtype: torch.dtype
 ) -> None:
     logits, target = make_problem(300, classes, dtype)
+    weight = torch.rand(classes) + 0.5
     logits.requires_grad_()
     results = []
     for _ in range(3):
-        loss = pc_lc_loss(logits, target, lc_mode=mode, ce_weight=0.25)
+        loss = pc_lc_loss(logits, target, weight, lc_mode=mode, ce_weight=0.25)
         grads = [torch.autograd.grad(loss, logits, retain_graph=True)[0] for _ in range(2)]
         results += [(loss, grad) for grad in grads]
     for loss, grad in results[1:]:

@@ -20,8 +20,7 @@ if os.environ.get("TRITON_INTERPRET") == "1":
     sys.exit("TRITON_INTERPRET=1 is set: a process that interprets kernels cannot compile them")
 
 from ahead_of_time import ARCHITECTURES, Usage, compile_named, plan, table
-
-from pclc_fast.backends.triton_kernels import variants
+from launches import launches
 
 CACHE = "TRITON_CACHE_DIR"
 
@@ -33,11 +32,9 @@ def main() -> int:
     parser.add_argument("--all", action="store_true", help="every variant for sm_80 and sm_100 too")
     parser.add_argument("--only", default="", help="variants whose name contains this")
     arguments = parser.parse_args()
-    names = [variant.name for variant in variants() if arguments.only in variant.name]
+    names = [name for name in launches() if arguments.only in name]
     if not names:
         parser.error(f"no variant has {arguments.only!r} in its name")
-    if len(set(names)) != len(names):
-        sys.exit("two variants have one name")
     work = [(n, a) for n in names for a in ARCHITECTURES] if arguments.all else plan(names)
 
     start = time.monotonic()

@@ -5,21 +5,18 @@ Not under TRITON_INTERPRET=1: a process that interprets kernels cannot compile t
 
 from __future__ import annotations
 
-import functools
 import re
 import subprocess
 import tempfile
 from typing import Any, NamedTuple
 
 import triton
+from launches import MAIN, Launch, launches
 from triton import knobs
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from pclc_fast.backends.triton_kernels import Variant, variants
-
-ARCHITECTURES = (80, 90, 100)  # A100, H100 and H200, B200
-MAIN = 90  # the one that every variant is compiled for, and that TILES is written for
+ARCHITECTURES = (80, MAIN, 100)  # A100, H100 and H200, B200
 # Of a thread. What ptxas has no register for is spilled to the stack, in device memory. Nothing on
 # sm_90 with Triton 3.6 to 3.8. The same table is used elsewhere, where ptxas needs a few registers
 # more: 16 of them. So does Triton 3.9, with up to 64 bytes in tiles of 16 elements a thread; what
@@ -62,16 +59,16 @@ class Usage(NamedTuple):
         return found
 
 
-def compile_variant(variant: Variant, architecture: int) -> Usage:
+def compile_launch(launch: Launch, architecture: int) -> Usage:
     """Compile for one architecture and read what cuobjdump says of the machine code."""
     source = ASTSource(
-        fn=variant.kernel,
-        signature=variant.signature,
-        constexprs=variant.constexprs,
-        attrs=variant.attrs,
+        fn=launch.kernel,
+        signature=launch.signature,
+        constexprs=launch.constexprs,
+        attrs=launch.attrs,
     )
     target = GPUTarget("cuda", architecture, 32)
-    compiled: Any = triton.compile(source, target=target, options=dict(variant.options))
+    compiled: Any = triton.compile(source, target=target, options=launch.options)
     # Triton's own n_spills is None where there is no GPU to load the kernel.
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(compiled.asm["cubin"])
@@ -84,18 +81,14 @@ def compile_variant(variant: Variant, architecture: int) -> Usage:
         )
     registers, stack = _used(done.stdout)
     shared = int(compiled.metadata.shared)
-    return Usage(variant.name, architecture, registers, stack, shared, variant.num_warps)
+    num_warps = launch.options["num_warps"]
+    return Usage(launch.name, architecture, registers, stack, shared, num_warps)
 
 
 def compile_named(work: tuple[str, int]) -> Usage:
-    """Compile a variant by its name, which other than a kernel can go to another process."""
+    """Compile a launch by its name, which other than a kernel can go to another process."""
     name, architecture = work
-    return compile_variant(_variants()[name], architecture)
-
-
-@functools.cache
-def _variants() -> dict[str, Variant]:
-    return {variant.name: variant for variant in variants()}
+    return compile_launch(launches()[name], architecture)
 
 
 def _used(text: str) -> tuple[int, int]:
@@ -110,14 +103,18 @@ def _used(text: str) -> tuple[int, int]:
 def plan(names: list[str]) -> list[tuple[str, int]]:
     """Return what to compile: everything for MAIN, and for the others what takes the most.
 
-    That is, of every tiling and mode, the forward kernel with every output and backward's for the
-    mean. What is left out differs from these in outputs that are absent, in rows that are not
-    aligned, or as float16 from bfloat16, in how logits are converted.
+    That is, of every tiling and mode, what is launched where all that can be asked for is, in
+    bfloat16, whose conversions are not the same on all of them, and in float64.
     """
-    most = re.compile(r"(forward-all|backward-mean)-(fp32|bf16|fp64)-|prepare-|finish-")
     others = [architecture for architecture in ARCHITECTURES if architecture != MAIN]
+    most = [n for n in names if "-full-" in n and ("-fp32-" not in n or _is_small(n))]
     work = [(name, MAIN) for name in names]
-    return work + [(name, other) for other in others for name in names if most.match(name)]
+    return work + [(name, other) for other in others for name in most]
+
+
+def _is_small(name: str) -> bool:
+    """Whether it is a kernel that has no tile of logits, and so the same for every dtype."""
+    return name.startswith(("prepare-", "finish-"))
 
 
 def table(usages: list[Usage]) -> list[str]:

@@ -7,26 +7,19 @@ from __future__ import annotations
 
 import json
 
-from ahead_of_time import MAIN, compile_variant
-
-from pclc_fast.backends.triton_kernels import Variant, variants
+from ahead_of_time import compile_launch
+from launches import MAIN, Launch, launches
 
 ELEMENTS = 65536  # of a row in registers: 64 for each of 1024 threads, which have 64 registers each
 
 
-def longest_row_in_registers() -> Variant:
-    """Return the training kernel of the longest row that the table keeps in registers."""
-    found = [
-        variant
-        for variant in variants()
-        if variant.name.startswith("forward-train-fp32-hard")
-        and variant.constexprs["IN_REGISTERS"]
-        and not variant.name.endswith("odd")
-    ]
-    return max(found, key=lambda variant: variant.constexprs["B"])
+def in_a_tile_of(launch: Launch, elements: int) -> Launch:
+    """Return the launch with rows of another length in registers."""
+    at = (launch.kernel.arg_names.index("B"),)
+    return launch._replace(name="too-long", constexprs={**launch.constexprs, at: elements})
 
 
 if __name__ == "__main__":
-    good = longest_row_in_registers()
-    bad = good._replace(name="too-long", constexprs={**good.constexprs, "B": ELEMENTS})
-    print(json.dumps({v.name: compile_variant(v, MAIN).complaints() for v in (good, bad)}))
+    good = launches()["forward-train-fp32-hard-16384"]
+    bad = in_a_tile_of(good, ELEMENTS)
+    print(json.dumps({x.name: compile_launch(x, MAIN).complaints() for x in (good, bad)}))

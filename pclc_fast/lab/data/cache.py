@@ -21,10 +21,11 @@ _TENSORS = Raw._fields[:4]
 def key_of(source: Source, image_size: int | None) -> str:
     """What names the state of a data set's files: their paths, sizes and times of change."""
     digest = hashlib.sha256(json.dumps([_FORMAT, source.name, image_size]).encode())
-    common = len(os.path.commonpath([file.parent for file in source.files]))
-    for file in source.files:
-        state = file.stat()
-        digest.update(json.dumps([str(file)[common:], state.st_size, state.st_mtime_ns]).encode())
+    names = [str(file) for file in source.files]
+    common = len(os.path.commonpath({os.path.dirname(name) for name in names}))
+    for name in names:
+        state = os.stat(name)
+        digest.update(json.dumps([name[common:], state.st_size, state.st_mtime_ns]).encode())
     return digest.hexdigest()
 
 

@@ -43,7 +43,9 @@ def fetch(name: str, root: Path) -> None:
         root.mkdir(parents=True, exist_ok=True)
         _fetch(getattr(datasets, _CLASSES[name]), datasets.utils, root)
     except (OSError, RuntimeError) as error:
-        raise DataError(f"{name} could not be downloaded to {root}: {error}") from error
+        raise DataError(
+            f"{name} could not be downloaded to {root}: {str(error).strip()}"
+        ) from error
 
 
 def _fetch(dataset: Any, utils: Any, root: Path) -> None:

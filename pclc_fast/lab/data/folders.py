@@ -14,11 +14,17 @@ from .images import Raw
 from .source import Report, Source, read_lines
 
 TINY = "tiny-imagenet-200"
+_LISTED, _ANNOTATIONS = "wnids.txt", "val/val_annotations.txt"
 _TRAIN, _TESTS = "train", ("test", "val")
 Part = tuple[list[Path], list[int]]  # images and their labels
 
 
-def find_tiny_imagenet(root: Path, image_size: int | None) -> Source:
+def is_tiny_imagenet(folder: Path) -> bool:
+    """Whether a folder is laid out as Tiny ImageNet is, not with a folder for each class."""
+    return (folder / _LISTED).is_file() and (folder / _ANNOTATIONS).is_file()
+
+
+def find_tiny_imagenet(folder: Path, image_size: int | None) -> Source:
     """Find the files of the published folder; its validation images are the test images.
 
     The classes have the names of their folders, in ascending order.
@@ -26,8 +32,7 @@ def find_tiny_imagenet(root: Path, image_size: int | None) -> Source:
     Raises:
         DataError: a file or folder is missing, or what is listed and what is there differ.
     """
-    folder = root / TINY
-    listed, annotations = folder / "wnids.txt", folder / "val" / "val_annotations.txt"
+    listed, annotations = folder / _LISTED, folder / _ANNOTATIONS
     for file in (listed, annotations):
         if not file.is_file():
             raise missing(file)
@@ -111,18 +116,18 @@ def _classes(folder: Path) -> dict[str, list[Path]]:
 def _images(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise missing(folder)
-    found = sorted(_walk(folder))
+    found = [Path(name) for name in sorted(_walk(folder))]
     if not found:
         raise DataError(f"{folder} has no images, which are {', '.join(SUFFIXES)}")
     return found
 
 
-def _walk(folder: Path) -> Iterator[Path]:
+def _walk(folder: Path) -> Iterator[str]:
     for parent, folders, files in os.walk(folder, followlinks=True):
         folders[:] = [name for name in folders if name[0] != "."]
         for name in files:
             if name[0] != "." and name.lower().endswith(SUFFIXES):
-                yield Path(parent, name)
+                yield os.path.join(parent, name)
 
 
 def _reader(

@@ -16,7 +16,7 @@ from .cache import key_of, read_cache, write_cache
 from .cifar import CIFAR10, CIFAR100, find_cifar
 from .download import fetch, how_to_get
 from .errors import DataError, MissingError
-from .folders import TINY, find_folder, find_tiny_imagenet
+from .folders import TINY, find_folder, find_tiny_imagenet, is_tiny_imagenet
 from .idx import find_idx
 from .images import ImageData, Raw, describe
 from .source import Source
@@ -26,15 +26,15 @@ _DIGITS = tuple("0123456789")
 _HIRAGANA = ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")
 _CLOTHES = (
     "T-shirt/top",
-    "trouser",
-    "pullover",
-    "dress",
-    "coat",
-    "sandal",
-    "shirt",
-    "sneaker",
-    "bag",
-    "ankle boot",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
 )
 _FIND: dict[str, Callable[[Path], Source]] = {
     "mnist": lambda root: find_idx("mnist", root / "MNIST" / "raw", _DIGITS),
@@ -82,17 +82,21 @@ def _find(name: str, root: Path, download: bool, image_size: int | None) -> Sour
                 f"--data must be one of {', '.join(DATASETS)}, or a folder with train/ and test/ "
                 f"or val/; got {name}"
             )
-        return find_folder(Path(name), image_size)
-    find = partial(find_tiny_imagenet, image_size=image_size) if name == TINY else _FIND[name]
+        find_images = find_tiny_imagenet if is_tiny_imagenet(Path(name)) else find_folder
+        return find_images(Path(name), image_size)
+
+    def find() -> Source:
+        return find_tiny_imagenet(root / TINY, image_size) if name == TINY else _FIND[name](root)
+
     try:
-        return find(root)
+        return find()
     except MissingError as error:
         if not download:
             raise MissingError(
                 f"{error}. --root, now {root}, must be the folder that holds it; {how_to_get(name)}"
             ) from error
     fetch(name, root)
-    return find(root)
+    return find()
 
 
 def _cache_path(name: str, root: Path, image_size: int | None) -> Path:

@@ -51,7 +51,7 @@ def build_model(
         if name.startswith(_TIMM):
             return TimmNetwork(name.removeprefix(_TIMM), shape, classes, mean, std)
         if name not in _MODELS:
-            raise ValueError(f"the model must be one of {', '.join(MODELS)}; got {name}")
+            raise ValueError(f"it must be one of {', '.join(MODELS)}; got {name}")
         model = _MODELS[name]
         if min(shape[1:]) < model.smallest:
             raise ValueError(
