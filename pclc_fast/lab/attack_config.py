@@ -30,7 +30,7 @@ class AttackConfig:
     """The weights of --model, a safetensors file."""
     data: str | None = None
     """A data set as pclc train --data takes it. None: that of the run."""
-    root: Path | None = None
+    root: Annotated[Path | None, tyro.conf.arg(aliases=["--data-dir"])] = None
     """Folder with the files of the data sets. None: that of the run, else data."""
     image_size: int | None = None
     """Height and width that a folder's images are brought to. None: as the run had it."""

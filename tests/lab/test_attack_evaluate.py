@@ -373,6 +373,18 @@ def test_neither_images_nor_model_are_touched(undefended: nn.Module, data: Digit
     assert all(parameter.requires_grad for parameter in undefended.parameters())
 
 
+def test_where_every_image_is_wrong_there_is_nothing_to_attack() -> None:
+    model = flat()
+    wrong = (model(IMAGES).argmax(dim=1) + 1) % 3
+    with pytest.warns(UserWarning, match="no more than by guessing"):
+        result = evaluate(model, IMAGES, wrong, eps=0.1, preset=QUICK)
+    assert result.clean.correct == result.worst_case(0.1).correct == 0
+    assert result.minimum_epsilon() == [0.0] * 8
+    assert all(cell.attempted == [] for cell in result.cells)
+    assert result.adversarial is not None
+    assert result.adversarial.images.shape == (0, 1, 2, 2)
+
+
 def test_in_l2_too(undefended: nn.Module, data: DigitsData) -> None:
     images, labels = data.test_images[:60], data.test_labels[:60]
     with pytest.warns(UserWarning, match="square does not run: it is defined for Linf only"):

@@ -27,6 +27,10 @@ GRADIENT: dict[str, tuple[str, dict[str, Any]]] = {
     "apgd-ce": ("apgd", {"steps": 30}),
     "apgd-t": ("apgd", {"steps": 30, "loss": "margin", "targets": 9}),
     "multi-targeted": ("multi-targeted", {"steps": 30, "targets": 9}),
+    "focused": (
+        "focused",
+        {"scouting": 10, "scouts": 9, "steps": 30, "targets": 2, "restarts": 2},
+    ),
     "md": ("margin-decomposition", {"steps": 40}),
     "spsa": ("spsa", {"steps": 60, "samples": 32}),
 }
@@ -86,7 +90,7 @@ def test_a_linear_model_falls_at_its_exact_margin(name: str, norm: Norm) -> None
                 assert (model(changed).argmax(dim=1) != labels[line]).all()
 
 
-@pytest.mark.parametrize("name", ["apgd-t", "multi-targeted"])
+@pytest.mark.parametrize("name", ["apgd-t", "multi-targeted", "focused"])
 def test_with_many_classes_the_nearest_one_is_reached_too(name: str) -> None:
     attack, settings = GRADIENT[name]
     model, images, labels, nearest = problem("Linf", classes=10)

@@ -110,9 +110,12 @@ def test_a_wrong_value_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
         ("reproduce digits --lr inf", "--lr must be positive and finite; got inf"),
         (
             "reproduce",
-            "the command must be one of: train, reproduce digits, doctor; got: reproduce",
+            "the command must be one of: train, attack, reproduce digits, doctor; got: reproduce",
         ),
-        ("drain", "the command must be one of: train, reproduce digits, doctor; got: drain"),
+        (
+            "drain",
+            "the command must be one of: train, attack, reproduce digits, doctor; got: drain",
+        ),
     ],
 )
 def test_bad_input(arguments: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -174,6 +174,8 @@ def ascend(
 
     Where several lanes fool at the same step, the first of them. ``targets`` 0: untargeted.
     """
+    if not len(task.labels):
+        return Found.nothing(task, steps)
     lanes = restarts * max(1, targets)
     parts = task.split(max(1, task.network.batch_size // lanes))
     return Found.joined(

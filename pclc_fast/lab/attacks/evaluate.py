@@ -73,28 +73,10 @@ def evaluate(
     asked = None if eps is None else [eps] if isinstance(eps, (int, float)) else list(eps)
     stops, epsilons = schedule(fitting, asked, norm)
     epsilons = checks.check_epsilons(epsilons, norm)
-    noted = [*_look_out(subjects, stops), *left_out]
-    for caution in noted:
+    cautions = [*_look_out(subjects, stops), *left_out]
+    for caution in cautions:
         warnings.warn(f"{caution.code}: {caution.message}", stacklevel=2)
-    result = Result(
-        model=model_subject(model, classes),
-        data=data_subject(subjects.images, subjects.labels),
-        preset=fitting.name,
-        norm=norm,
-        epsilons=epsilons,
-        seed=seed,
-        batch_size=subjects.network.batch_size,
-        cumulative=fitting.cumulative,
-        carry=fitting.carry,
-        attacks=[_attack(spec) for spec in fitting.specs],
-        assumptions=list(fitting.assumptions),
-        cautions=noted,
-        images=_clean(subjects),
-        cells=[],
-        environment=environment([]),
-        seconds=0.0,
-        peak_memory=0,
-    )
+    result = _begun(model, subjects, fitting, norm, epsilons, cautions)
     pieces = pieces or Pieces()
     pieces.open(_manifest(result, subjects))
     campaign = Campaign(subjects, fitting, norm, pieces, watch or Silent())
@@ -104,6 +86,36 @@ def evaluate(
         adversarial=campaign.adversarial(),
         seconds=round(time.perf_counter() - start, 3),
         peak_memory=peak_memory(subjects.images.device),
+    )
+
+
+def _begun(
+    model: Model,
+    subjects: Subjects,
+    preset: Preset,
+    norm: Norm,
+    epsilons: list[float],
+    cautions: list[Caution],
+) -> Result:
+    """The result before the first attack."""
+    return Result(
+        model=model_subject(model, subjects.logits.shape[1]),
+        data=data_subject(subjects.images, subjects.labels),
+        preset=preset.name,
+        norm=norm,
+        epsilons=epsilons,
+        seed=subjects.noise.seed,
+        batch_size=subjects.network.batch_size,
+        cumulative=preset.cumulative,
+        carry=preset.carry,
+        attacks=[_attack(spec) for spec in preset.specs],
+        assumptions=list(preset.assumptions),
+        cautions=cautions,
+        images=_clean(subjects),
+        cells=[],
+        environment=environment([]),
+        seconds=0.0,
+        peak_memory=0,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +23,15 @@ def constant(step_size: float, *, per_epsilon: bool) -> StepSize:
     def size(step: int, lanes: Lanes) -> Tensor:  # noqa: ARG001
         epsilon = lanes.ball.epsilon
         return step_size * epsilon if per_epsilon else torch.full_like(epsilon, step_size)
+
+    return size
+
+
+def falling(first_step: float, steps: int) -> StepSize:
+    """From ``first_step`` epsilon by half a cosine to 0."""
+
+    def size(step: int, lanes: Lanes) -> Tensor:
+        return first_step * (math.cos(math.pi * step / steps) + 1) / 2 * lanes.ball.epsilon
 
     return size
 
@@ -115,31 +125,6 @@ def mim(
     """
     size = constant(step_size, per_epsilon=per_epsilon)
     return _steps(task, loss, False, at_clean, size, decay=decay, steps=steps, iterate=iterate)
-
-
-def multi_targeted(
-    task: Task,
-    *,
-    steps: int,
-    targets: int,
-    first_step: float = 1.0,
-    loss: str = "margin",
-    rescaled: bool = True,
-    restarts: int = 1,
-) -> Found:
-    """PGD towards each of the likeliest false classes; the step falls from ``first_step`` epsilon.
-
-    Gowal et al., "An Alternative Surrogate Loss for PGD-based Adversarial Testing", 2019: it finds
-    what no gradient of an untargeted loss points to. The step follows half a cosine to 0.
-    """
-
-    def size(step: int, lanes: Lanes) -> Tensor:
-        share = torch.tensor(torch.pi * step / steps).cos().item() / 2 + 0.5
-        return first_step * share * lanes.ball.epsilon
-
-    count = min(targets, task.logits.shape[1] - 1)
-    options: dict[str, Any] = {"steps": steps, "targets": count, "restarts": restarts}
-    return _steps(task, loss, rescaled, at_random, size, **options)
 
 
 def _steps(

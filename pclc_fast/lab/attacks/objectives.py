@@ -68,7 +68,7 @@ OBJECTIVES: dict[str, Objective] = {
     "pc-lc": pc_lc,
 }
 _CLASSES = {"dlr": (3, 4)}  # that an objective needs: untargeted, targeted
-_SPREAD = 5.0  # between the largest and the mean of the other logits, after rescaling
+_SPREAD = 1.0  # between the largest and the mean of the other logits, after rescaling
 
 
 def objective(name: str, *, rescaled: bool = False) -> Objective:

@@ -9,11 +9,12 @@ from .apgd import apgd
 from .cw import carlini_wagner
 from .decomposition import margin_decomposition
 from .engine import Found, Task
-from .gradient import bim, fgsm, mim, multi_targeted, pgd
+from .gradient import bim, fgsm, mim, pgd
 from .objectives import classes_needed
 from .preset import Spec
 from .result import Norm, Threat
 from .scores import random_noise, spsa, square
+from .targeted import focused, multi_targeted
 from .transfer import transfer
 
 
@@ -32,6 +33,7 @@ ATTACKS: dict[str, Entry] = {
     "mim": Entry(mim),
     "apgd": Entry(apgd),
     "multi-targeted": Entry(multi_targeted),
+    "focused": Entry(focused),
     "margin-decomposition": Entry(margin_decomposition),
     "cw": Entry(carlini_wagner, norms=("L2",)),
     "transfer": Entry(transfer, "transfer"),
