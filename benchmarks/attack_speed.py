@@ -79,8 +79,8 @@ def _ours(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float, batc
 def speed_lines(found: dict[str, Any]) -> list[str]:
     """A line for each epsilon and contender: medians, and their ratios to ours."""
     lines = [
-        f"PGD-40, step .01, random start, {found['images']} images that the model knows; seconds on "
-        "the clock and of the processor: another process slows the first alone"
+        f"PGD-40, step .01, random start, {found['images']} images that the model knows; seconds "
+        "on the clock and of the processor: another process slows the first alone"
     ]
     for row in found["pgd-40"]:
         wall, cpu = (
