@@ -16,6 +16,7 @@ from .tracing import Tally
 _NEVER = 1e10  # no c was large enough so far
 _CHECKS = 10  # times that progress is looked at in a search step
 _PROGRESS = 0.9999
+_PATIENCE = 2  # checks in a row without progress: Adam overshoots and comes back
 
 
 @dataclass
@@ -58,7 +59,7 @@ def carlini_wagner(
 
     Carlini and Wagner, "Towards Evaluating the Robustness of Neural Networks", S&P 2017, in L2. The
     pixels are (tanh(w) + 1) / 2, so they stay in [0, 1]; Adam moves w. The nearest image of all
-    steps is kept. An image whose sum stalls leaves the batch until the next c.
+    steps is kept. An image whose least sum stalls leaves the batch until the next c.
     """
     parts = task.split(task.network.batch_size)
     return Found.joined(
@@ -108,7 +109,8 @@ def _descend(
     w = torch.atanh((2 * task.images - 1) * (1 - 1e-6))
     first, second = torch.zeros_like(w), torch.zeros_like(w)
     fooled_ever = torch.zeros_like(task.labels, dtype=torch.bool)
-    before = torch.full_like(search.c, torch.inf)
+    least = torch.full_like(search.c, torch.inf)
+    before, stalls = least.clone(), torch.zeros_like(lines)
     for step in range(steps):
         part = task.select(lines)
         images = (torch.tanh(w) + 1) / 2
@@ -124,9 +126,11 @@ def _descend(
         second = 0.999 * second + 0.001 * slope.square()
         unbiased = (second / (1 - 0.999 ** (step + 1))).sqrt() + 1e-8
         w = w - lr * (first / (1 - 0.9 ** (step + 1))) / unbiased
+        least[lines] = torch.minimum(least[lines], total)
         if (step + 1) % max(1, steps // _CHECKS) == 0:
-            goes_on = total <= before * _PROGRESS
-            before = total[goes_on]
+            stalls = torch.where(least <= before * _PROGRESS, 0, stalls + 1)
+            before = least.clone()
+            goes_on = stalls[lines] < _PATIENCE
             lines, w, first, second = (t[goes_on] for t in (lines, w, first, second))
             if not len(lines):
                 break
