@@ -147,9 +147,9 @@ STRONG = Preset(
             ),
             (
                 "focused-dlr",
-                "PGD-100, DLR, 3 targets x 5",
+                "PGD-100, DLR, 3 targets x 10",
                 "focused",
-                {**_FOCUSED, "targets": 3, "restarts": 5, "loss": "dlr", "rescaled": False},
+                {**_FOCUSED, "targets": 3, "restarts": 10, "loss": "dlr", "rescaled": False},
             ),
             (
                 "md",

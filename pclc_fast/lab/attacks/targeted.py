@@ -53,8 +53,8 @@ def focused(
 ) -> Found:
     """A short multi-targeted PGD, then a long one with restarts on the targets that came nearest.
 
-    As ``multi_targeted``; most targets of an image are out of reach, and time is better spent on
-    new starts for the others.
+    After Gowal et al. 2019, as ``multi_targeted``. Most targets of an image are out of reach, and
+    time is better spent on new starts for the others.
     """
     count = min(scouts, task.logits.shape[1] - 1)
     few = min(targets, count)
