@@ -4,6 +4,7 @@
 
 #pragma once
 
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <algorithm>
@@ -82,9 +83,21 @@ struct BlockState {
   std::vector<WarpState> warps;
 };
 
+// Under AddressSanitizer fibers change by the compiler's own jumps: it takes each of the library's
+// for the end of everything on the stack. Those of the compiler need a frame pointer.
+#if defined(__SANITIZE_ADDRESS__)
+#define PCLC_MARK(place) __builtin_setjmp(reinterpret_cast<void**>(place))
+#define PCLC_JUMP(place) __builtin_longjmp(reinterpret_cast<void**>(place), 1)
+#define PCLC_JUMPS __attribute__((noinline, no_sanitize("address", "undefined")))
+#else
+#define PCLC_MARK(place) _setjmp(place)
+#define PCLC_JUMP(place) _longjmp(place, 1)
+#define PCLC_JUMPS
+#endif
+
 struct Fiber {
   ucontext_t start;
-  void* place[5];  // once it has started
+  jmp_buf place;  // once it has started
   bool has_started = false;
   BlockState* block;
   int thread;
@@ -106,7 +119,7 @@ struct Machine {
   std::vector<Fiber> fibers;
   std::vector<std::unique_ptr<uint8_t[]>> stacks;  // kept from launch to launch
   Fiber* current = nullptr;
-  void* scheduler[5];
+  jmp_buf scheduler;
   void* scheduler_stack = nullptr;
   const void* scheduler_bottom = nullptr;
   size_t scheduler_size = 0;
@@ -115,17 +128,13 @@ struct Machine {
 };
 inline Machine machine;
 
-// Fibers change by compilers' own jumps: those of the library make a system call, and sanitizers
-// take each of theirs for the end of everything on the stack.
-#define PCLC_JUMPS __attribute__((noinline, no_sanitize("address", "undefined")))
-
 PCLC_JUMPS inline void leave_fiber([[maybe_unused]] bool for_ever) {
   Fiber& fiber = *machine.current;
 #if defined(__SANITIZE_ADDRESS__)
   __sanitizer_start_switch_fiber(for_ever ? nullptr : &fiber.fake_stack, machine.scheduler_bottom,
                                  machine.scheduler_size);
 #endif
-  if (__builtin_setjmp(fiber.place) == 0) __builtin_longjmp(machine.scheduler, 1);
+  if (PCLC_MARK(fiber.place) == 0) PCLC_JUMP(machine.scheduler);
 #if defined(__SANITIZE_ADDRESS__)
   __sanitizer_finish_switch_fiber(fiber.fake_stack, nullptr, nullptr);
 #endif
@@ -136,8 +145,8 @@ PCLC_JUMPS inline void enter_fiber(Fiber& fiber, [[maybe_unused]] size_t number)
 #if defined(__SANITIZE_ADDRESS__)
   __sanitizer_start_switch_fiber(&machine.scheduler_stack, machine.stacks[number].get(), kStack);
 #endif
-  if (__builtin_setjmp(machine.scheduler) == 0) {
-    if (fiber.has_started) __builtin_longjmp(fiber.place, 1);
+  if (PCLC_MARK(machine.scheduler) == 0) {
+    if (fiber.has_started) PCLC_JUMP(fiber.place);
     fiber.has_started = true;
     setcontext(&fiber.start);
   }
