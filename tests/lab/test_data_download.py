@@ -11,7 +11,8 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from test_data_files import as_published, write_cifar_python, write_mnist
+from test_data_cifar import as_published, write_cifar_python
+from test_data_files import write_mnist
 
 from pclc_fast.lab.data import DataError, load, load_dataset
 

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_train_run import Stopper, assert_same_result, rows
+from test_train_run import Stopper
+from train_command import assert_same_result, rows
 
 from pclc_fast.lab import cli
 

@@ -1,0 +1,160 @@
+"""What an evaluation refuses, and what it says of models and data that make its result doubtful."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import pytest
+import torch
+from quick_attacks import PGD, QUICK
+from torch import Tensor, nn
+
+from pclc_fast.lab.attacks import Preset, Spec, evaluate
+
+
+def flat(classes: int = 3) -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(4, classes)).eval()
+
+
+IMAGES, LABELS = torch.full((8, 1, 2, 2), 0.5), torch.zeros(8, dtype=torch.int64)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"images": IMAGES * 255}, ValueError, r"in \[0, 1\]; got values from 127.5 to 127.5"),
+        ({"images": IMAGES - 1}, ValueError, "normalisation belongs inside the model"),
+        ({"images": IMAGES * torch.nan}, ValueError, "got values from nan"),
+        ({"images": IMAGES.byte()}, TypeError, r"float32 tensor.*uint8 \(divide by 255\)"),
+        ({"images": IMAGES.double()}, TypeError, "got torch.float64"),
+        ({"images": IMAGES.numpy()}, TypeError, "got ndarray"),
+        ({"images": IMAGES[:0], "labels": LABELS[:0]}, ValueError, "not empty"),
+        ({"labels": LABELS + 3}, ValueError, "labels must be from 0 to 2.*label 0 is 3"),
+        ({"labels": LABELS - 1}, ValueError, "label 0 is -1"),
+        ({"labels": LABELS[:4]}, ValueError, "one for each of 8 images"),
+        ({"labels": LABELS.float()}, TypeError, "integers; got torch.float32"),
+        ({"eps": 8}, ValueError, "8 of 255 is 8 / 255"),
+        ({"eps": -0.1}, ValueError, "not negative"),
+        ({"eps": []}, ValueError, "one or more different numbers"),
+        ({"eps": [0.1, 0.1]}, ValueError, "one or more different numbers"),
+        ({"eps": float("nan")}, ValueError, "finite"),
+        ({"norm": "L1"}, ValueError, "norm must be Linf or L2; got 'L1'"),
+        ({"preset": "weak"}, ValueError, "preset must be one of strong, paper, released; got weak"),
+        ({"seed": -1}, ValueError, "seed must be from 0"),
+        ({"batch_size": 0}, ValueError, "batch_size must be at least 1; got 0"),
+    ],
+)
+def test_what_makes_no_sense(change: dict[str, Any], error: type[Exception], message: str) -> None:
+    given = {"images": IMAGES, "labels": LABELS, "eps": 0.1, "preset": QUICK, **change}
+    with pytest.raises(error, match=message):
+        evaluate(flat(), given.pop("images"), given.pop("labels"), **given)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (flat().train(), r"train mode.*Call model.eval\(\) first"),
+        (nn.Sequential(flat(), nn.BatchNorm1d(3).train()), "train mode"),
+        (lambda x: x.flatten(1)[:, :2] * torch.nan, "logits of 8 of 8 clean images are NaN"),
+        (lambda x: x.flatten(1)[:, :2] / 0, r"NaN or \+inf"),
+        (lambda x: x.sum(), r"must give logits \[8, classes\]; got \[\]"),
+        (lambda x: x.flatten(1)[:4], r"must give logits \[8, classes\]; got \[4, 4\]"),
+        (lambda x: x.flatten(1)[:, :1], "at least 2 classes apart; it has 1"),
+        (lambda x: (x > 0.4).flatten(1).float(), "cannot be differentiated"),
+        (lambda x: flat()(x.detach()), "cannot be differentiated"),
+    ],
+)
+def test_models_that_cannot_be_evaluated(model: Any, message: str) -> None:
+    if isinstance(model, nn.Sequential) and len(model) == 2 and "BatchNorm" in str(model):
+        model.training = False
+    with pytest.raises(ValueError, match=message):
+        evaluate(model, IMAGES, LABELS, eps=0.1, preset=QUICK)
+
+
+def cautions_of(model: Any, labels: Tensor = LABELS, **options: Any) -> dict[str, str]:
+    rng = torch.Generator().manual_seed(0)
+    images = torch.rand(8, 1, 2, 2, generator=rng)
+    with warnings.catch_warnings(record=True) as noted:
+        warnings.simplefilter("always")
+        result = evaluate(model, images, labels, eps=0.1, preset=QUICK, **options)
+    found = {caution.code: caution.message for caution in result.cautions}
+    assert [str(w.message) for w in noted] == [f"{c}: {m}" for c, m in found.items()]
+    return found
+
+
+def test_what_changes_the_meaning_of_a_result_is_said() -> None:
+    model = flat()
+    right = model(torch.rand(8, 1, 2, 2, generator=torch.Generator().manual_seed(0))).argmax(dim=1)
+    assert cautions_of(model, right) == {}
+    softmax = cautions_of(lambda x: model(x).softmax(dim=1), right)
+    assert "accuracy comes out too high" in softmax["softmax"]
+    noisy = cautions_of(lambda x: model(x) + torch.randn(len(x), 3), right)
+    assert "answers differently when it is asked again" in noisy["random-forward"]
+    mixing = cautions_of(lambda x: model(x) - 9 * model(x).mean(dim=0), right)
+    assert "depends on the others in the batch" in mixing["batch-dependent"]
+    assert "no more than by guessing" in cautions_of(model, (right + 1) % 3)["clean-accuracy"]
+    log_softmax = cautions_of(lambda x: model(x).log_softmax(dim=1), right)
+    assert log_softmax == {}  # these are logits
+
+
+def test_attacks_that_do_not_fit_are_left_out_and_said() -> None:
+    images = torch.rand(8, 1, 2, 2, generator=torch.Generator().manual_seed(0))
+    model = flat(classes=2)
+    labels = model(images).argmax(dim=1)
+    with warnings.catch_warnings(record=True) as noted:
+        warnings.simplefilter("always")
+        result = evaluate(model, images, labels, eps=0.1)
+    assert "apgd-t does not run: its loss dlr needs 4 classes" in " ".join(
+        str(warning.message) for warning in noted
+    )
+    keys = {attack.key for attack in result.attacks}
+    assert "multi-targeted" in keys
+    assert not {"apgd-t", "apgd-dlr"} & keys
+    only = Preset("only", (Spec("t", "transfer", "transfer", {"method": "pgd", **PGD}),))
+    with pytest.raises(ValueError, match="t cannot be run: it needs a substitute model"):
+        evaluate(model, images, labels, eps=0.1, preset=only)
+    with pytest.raises(ValueError, match=r"substitute must give logits \[N, 2\]"):
+        evaluate(model, images, labels, eps=0.1, preset=only, substitute=flat(3))
+
+
+def test_an_image_that_breaks_the_model_is_not_fooled_by_that() -> None:
+    """Logits that are NaN have an argmax too."""
+
+    def model(images: Tensor) -> Tensor:
+        total = images.flatten(1).sum(dim=1, keepdim=True)
+        broken = torch.where(total > 2.1, torch.nan, 0.0)
+        return torch.cat([total * 0 + 1, -total, -total], dim=1) + broken
+
+    result = evaluate(model, IMAGES, LABELS, eps=0.3, preset=QUICK)
+    assert result.worst_case(0.3).correct == 8
+
+
+def test_a_success_that_is_not_repeated_does_not_count() -> None:
+    """What was misclassified once, in training noise, is looked at again before it is stored."""
+    calls = 0
+
+    def model(images: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        flip = -1.0 if calls == 8 else 1.0  # in the middle of the attack
+        x = images.flatten(1)
+        return flip * torch.stack([x[:, 0] + 5, x[:, 1], x[:, 2]], dim=1)
+
+    only = Preset("only", (Spec("pgd", "PGD", "pgd", PGD),))
+    result = evaluate(model, IMAGES, LABELS, eps=0.1, preset=only)
+    assert result.cells[0].rejected == 8
+    assert result.worst_case(0.1).correct == 8
+
+
+def test_where_every_image_is_wrong_there_is_nothing_to_attack() -> None:
+    model = flat()
+    wrong = (model(IMAGES).argmax(dim=1) + 1) % 3
+    with pytest.warns(UserWarning, match="no more than by guessing"):
+        result = evaluate(model, IMAGES, wrong, eps=0.1, preset=QUICK)
+    assert result.clean.correct == result.worst_case(0.1).correct == 0
+    assert result.minimum_epsilon() == [0.0] * 8
+    assert all(cell.attempted == [] for cell in result.cells)
+    assert result.adversarial is not None
+    assert result.adversarial.images.shape == (0, 1, 2, 2)
