@@ -23,7 +23,11 @@ built = pytest.mark.skipif(cuda._cuda is None, reason="built without nvcc")
 def cuda_tensor(shape: tuple[int, ...] = (3, 4)) -> Any:
     """As much of a tensor on a GPU as the choice looks at."""
     return SimpleNamespace(
-        device=torch.device("cuda", 0), is_cuda=True, shape=shape, dim=lambda: len(shape)
+        device=torch.device("cuda", 0),
+        is_cuda=True,
+        is_cpu=False,
+        shape=shape,
+        dim=lambda: len(shape),
     )
 
 
