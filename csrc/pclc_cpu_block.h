@@ -64,11 +64,17 @@ PCLC_INLINE T largest(const T* values, int64_t n) {
   return from_key(key);
 }
 
-// Asks for the vector of elements that begins here and will be read soon. Any address will do.
+// Asks for what is used after a block of a row: the next block, or the next row. Into the
+// second-level cache: the first cannot wait for as many lines at once as a block has.
 template <typename Stored>
-PCLC_INLINE void prefetch([[maybe_unused]] const Stored* elements) {
+PCLC_INLINE void prefetch_next([[maybe_unused]] const Stored* row, [[maybe_unused]] int64_t begin,
+                               [[maybe_unused]] int64_t classes, [[maybe_unused]] int64_t stride) {
 #if defined(__GNUC__)
-  __builtin_prefetch(elements);
+  constexpr int64_t kLine = 64 / sizeof(Stored);
+  const Stored* next = row + (begin + kBlock < classes ? begin + kBlock : stride);
+  for (int64_t i = 0; i < std::min(kBlock, classes); i += kLine) {
+    __builtin_prefetch(next + i, 0, 2);
+  }
 #endif
 }
 

@@ -68,17 +68,11 @@ PCLC_INLINE void raise_top(T top, Sums<T>* sums) {
   if constexpr (kMode == LcMode::kSoft) sums->lc_sum *= factor, sums->lc_count *= factor;
 }
 
-// Turns a buffer of false logits into e_k and adds what the row needs of them. `next` is the block
-// that will be read after this one, or null: it comes into the cache while the arithmetic is at
-// work.
-template <class S, LcMode kMode, typename T>
-PCLC_INLINE void exp_block(T* buffer, int64_t n, T true_logit, T cap,
-                           const typename S::Stored* next, Sums<T>* sums) {
+// Turns a buffer of false logits into e_k and adds what the row needs of them.
+template <LcMode kMode, typename T>
+PCLC_INLINE void exp_block(T* buffer, int64_t n, T true_logit, T cap, Sums<T>* sums) {
   const T shift = shift_of(sums->top);
   T exp_sum = 0, lc_sum = 0, lc_count = 0;
-  if (next) {
-    for (int64_t i = 0; i < n; i += kLanes) prefetch(next + i);
-  }
 #pragma omp simd reduction(+ : exp_sum, lc_sum, lc_count)
   for (int64_t i = 0; i < n; ++i) {
     const T a = buffer[i];
@@ -108,8 +102,9 @@ struct RowBuffer {
 
 // One pass over the row. A NaN travels through the sum.
 template <class S, LcMode kMode, typename T>
-PCLC_INLINE RowStats<T> reduce_row(const typename S::Stored* row, int64_t classes, int64_t y,
+PCLC_INLINE RowStats<T> reduce_row(const Problem& p, const typename S::Stored* row, int64_t y,
                                    T true_logit, T cap, const RowBuffer<T>& buffer) {
+  const int64_t classes = p.classes;
   Sums<T> sums;
   int64_t runner_up = y == 0;  // where no false logit is finite
   for (int64_t begin = 0; begin < classes; begin += kBlock) {
@@ -121,8 +116,8 @@ PCLC_INLINE RowStats<T> reduce_row(const typename S::Stored* row, int64_t classe
       runner_up = begin + first_equal(buffer.e + begin, block.padded, top);
     }
     buffer.tops[begin / kBlock] = sums.top;
-    const auto* next = begin + kBlock < classes ? row + begin + kBlock : nullptr;
-    exp_block<S, kMode>(buffer.e + begin, block.padded, true_logit, cap, next, &sums);
+    prefetch_next(row, begin, classes, p.row_stride);
+    exp_block<kMode>(buffer.e + begin, block.padded, true_logit, cap, &sums);
   }
   return {sums.top,
           static_cast<T>(sums.exp_sum),
@@ -269,7 +264,7 @@ PCLC_INLINE T forward_row(const Problem& p, const Outputs& out, const Terms<T>& 
   if (y == p.ignore_index) return skip_row<S, T>(p, out, i);
   const Stored* row = static_cast<const Stored*>(p.logits) + i * p.row_stride;
   const T true_logit = S::load(row[y]);
-  RowStats<T> stats = reduce_row<S, kMode>(row, p.classes, y, true_logit, terms.lc_cap, buffer);
+  RowStats<T> stats = reduce_row<S, kMode>(p, row, y, true_logit, terms.lc_cap, buffer);
   const RowProbs<T> probs = probs_of(true_logit, stats, terms);
   if (probs.pc_case == PcCase::kMixed) count_active(buffer, p.classes, probs, &stats);
   save_row(p, out, i, probs, stats);
@@ -283,6 +278,7 @@ PCLC_INLINE T forward_row(const Problem& p, const Outputs& out, const Terms<T>& 
       for (int64_t begin = 0; begin < p.classes; begin += kBlock) {
         const T factor = block_factor(buffer.tops[begin / kBlock], stats.top);
         const ElementGrad<T> element(probs, g, factor, true_logit, terms.lc_cap);
+        prefetch_next(grad, begin, p.classes, p.classes);
         write_block<S, kMode>(row + begin, buffer.e + begin, block_at(begin, p.classes).count,
                               element, g.zero, grad + begin);
       }
@@ -317,6 +313,8 @@ PCLC_INLINE void backward_row(const Problem& p, const RowStats<T>& stats, const 
     const T block_top = largest(buffer, block.padded);
     if (block_top > top) top = block_top;
     const T shift = shift_of(top);
+    prefetch_next(row, begin, p.classes, p.row_stride);
+    prefetch_next(grad, begin, p.classes, p.classes);
 #pragma omp simd
     for (int64_t k = 0; k < block.padded; ++k) buffer[k] = exp_nonpositive(buffer[k] - shift);
     const T factor = block_factor(top, stats.top);
