@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from .evidence import Finding, Status
+from .checks import SLACK, check_all
+from .evidence import Evidence, Finding, Status, share
 
 _WORST = "worst-case"
 _FAILURES = {
@@ -66,8 +67,29 @@ def _sentence(findings: Sequence[Finding], counts: dict[str, int]) -> str:
     )
 
 
-def to_json(findings: Sequence[Finding]) -> dict[str, Any]:
+def _what_is_left(evidence: Evidence) -> tuple[str, dict[str, Any]]:
+    """A sentence on the largest epsilon that was probed, and its numbers."""
+    if not evidence.epsilons:
+        return "", {}
+    epsilon = max(evidence.epsilons)
+    left = share(evidence.left(epsilon))
+    text = (
+        " Everything tried leaves {left:percent} % of {images:count} images at "
+        "\N{GREEK SMALL LETTER EPSILON} = {epsilon}"
+    )
+    end = ": the model is not robust there." if left <= evidence.guessing + SLACK else "."
+    return text + end, {"left": left, "images": evidence.images, "epsilon": epsilon}
+
+
+def to_json(evidence: Evidence) -> dict[str, Any]:
     """The audit as a report has it."""
+    findings = check_all(evidence)
     status, verdict, counts = judge(findings)
+    more, numbers = _what_is_left(evidence) if counts["ran"] else ("", {})
     checks = [f._asdict() for f in findings]
-    return {"status": status, "verdict": verdict, "counts": counts, "checks": checks}
+    return {
+        "status": status,
+        "verdict": verdict + more,
+        "counts": counts | numbers,
+        "checks": checks,
+    }

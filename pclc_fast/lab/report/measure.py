@@ -14,7 +14,7 @@ from torch import nn
 from ..attacks import Preset, Result, Spec, evaluate
 from ..attacks.result import Adversarial
 from ..audit import verdict
-from ..audit.checks import check_all
+from ..audit.connected import connected
 from ..audit.probes import Probed, gather
 from ..recipes import phases
 from ..train_config import TrainConfig
@@ -74,6 +74,7 @@ def _of_the_network(
     assert subject.images is not None
     assert subject.labels is not None
     images, labels = subject.images[:count], subject.labels[:count]
+    bare, network = network, connected(network, images[:1])
     say(f"gradients of {len(images)} images")
     slopes = gradients.slopes(network, images, labels)
     say("where fooled images go")
@@ -85,8 +86,8 @@ def _of_the_network(
     return {
         "gradients": gradients.summary(slopes),
         "ranks": ranks(sweep),
-        "embedding": _features(network, subject, say),
-        "audit": verdict.to_json(check_all(gather(found, say))),
+        "embedding": _features(bare, network, subject, say),
+        "audit": verdict.to_json(gather(found, say)),
         "gaps": _gaps(subject.result or sweep),
     }
 
@@ -116,11 +117,13 @@ def _quietly(
         return evaluate(network, images, labels, eps=eps, preset=preset)
 
 
-def _features(network: nn.Module, subject: Subject, say: Say) -> dict[str, Any] | None:
+def _features(
+    bare: nn.Module, network: nn.Module, subject: Subject, say: Say
+) -> dict[str, Any] | None:
     """Clean images and those that one step of FGSM fools, in the plane of their features."""
     assert subject.images is not None
     assert subject.labels is not None
-    if not hasattr(network, "features"):
+    if not hasattr(bare, "features"):
         return None
     say("features")
     images, labels = subject.images[:_EMBEDDED], subject.labels[:_EMBEDDED]
@@ -128,7 +131,7 @@ def _features(network: nn.Module, subject: Subject, say: Say) -> dict[str, Any] 
     assert found is not None
     fooled = found.images.to(images.device)
     true = labels[found.position.to(labels.device)]
-    return embedding(network, images, labels, fooled, true, _FIGURE_3)
+    return embedding(bare, images, labels, fooled, true, _FIGURE_3)
 
 
 def _configuration(subject: Subject) -> dict[str, str]:
