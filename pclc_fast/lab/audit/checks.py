@@ -12,21 +12,10 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
-from ..summary import wilson_interval
 from .evidence import GRADIENT, Evidence, Finding, Status, share
+from .limits import CONVERGED, MASKED, MOST, SLACK, at_most, by_chance, surely
 
-# By how much a better gradient attack has to lower the accuracy before the plain one counts as
-# misled. Every stronger attack finds a little more, on honest models too; Croce and Hein call those
-# defences broken whose accuracy theirs lowered by more than this.
-MASKED = 0.1
-# The same for more of the same attack: steps, restarts or digits, which cost an honest model less.
-CONVERGED = 0.05
-# What chance alone moves: an attack from another random start fools other images. So may one image.
-SLACK = 0.02
-# Softmax saturates on images that a usual model is sure of, and a step along the sign of a tiny
-# gradient is as long as any other: rescaling shows whether it leads astray. Where most are tiny,
-# rounding leads.
-_MOST = 0.5
+_IDLE = "Not measured."
 _AT = "At \N{GREEK SMALL LETTER EPSILON} = {epsilon}"
 
 
@@ -49,14 +38,14 @@ def many_steps(e: Evidence) -> Finding:
     return _finding(
         "many-steps",
         "Many steps beat one",
-        numbers and _by_chance(lost[numbers["epsilon"]], e),
+        numbers and by_chance(lost[numbers["epsilon"]], e),
         _AT + ", {one:percent} % withstand one step and {many:percent} % withstand many.",
         "Where one step fools more than many, the gradient near the image misleads.",
         numbers,
     )
 
 
-def _black_box(key: str, title: str, meaning: str) -> Callable[[Evidence], Finding]:
+def _black_box(key: str, title: str, meaning: str, idle: str) -> Callable[[Evidence], Finding]:
     def check(e: Evidence) -> Finding:
         numbers: dict[str, Any] = {}
         for eps in e.at(key):
@@ -68,11 +57,12 @@ def _black_box(key: str, title: str, meaning: str) -> Callable[[Evidence], Findi
         return _finding(
             key,
             title,
-            numbers and _by_chance(numbers["only"] / e.images, e),
+            numbers and by_chance(numbers["only"] / e.images, e),
             _AT + " it fools {only:count} of {tried:count} "
             "images (of {images:count} in all) that no gradient attack fooled.",
             meaning,
             numbers,
+            idle,
         )
 
     return check
@@ -89,13 +79,13 @@ def falls(e: Evidence) -> Finding:
         numbers |= {"low": budgets[0], "high": budgets[-1]}
     flat = (
         numbers
-        and _at_most(numbers["from"] - numbers["to"], SLACK)
+        and at_most(numbers["from"] - numbers["to"], SLACK)
         and numbers["to"] > e.guessing + SLACK
     )
     return _finding(
         "falls",
         "Accuracy falls with \N{GREEK SMALL LETTER EPSILON}",
-        numbers and _by_chance(numbers["rise"], e) and not flat,
+        numbers and by_chance(numbers["rise"], e) and not flat,
         "Under many steps it goes from {from:percent} % at \N{GREEK SMALL LETTER EPSILON} = {low} "
         "to {to:percent} % at {high}; its largest rise on the way is {rise:percent} points.",
         "A curve that stays flat or rises shows an attack that fails, not a model that resists.",
@@ -112,7 +102,7 @@ def chance(e: Evidence) -> Finding:
     return _finding(
         "chance",
         "Accuracy reaches chance",
-        numbers and _at_most(numbers["left"], e.guessing + SLACK),
+        numbers and at_most(numbers["left"], e.guessing + SLACK),
         _AT + ", where every image can be made the same "
         "grey, gradient attacks leave {left:percent} %; guessing gets {chance:percent} %.",
         "Above chance there, the attacks fail, whatever the model.",
@@ -139,7 +129,7 @@ def _change(
         return _finding(
             key,
             title,
-            numbers and _at_most(wilson_interval(numbers["gain"], e.images)[0], allowed),
+            numbers and at_most(surely(numbers["gain"], e), allowed),
             f"{_AT}, {{plain:percent}} % withstand many steps; "
             f"with {what} too it is {{both:percent}} %, {{gain:points}} points less.",
             meaning,
@@ -169,7 +159,7 @@ def gradients(e: Evidence) -> Finding:
     return _finding(
         "gradients",
         "Gradients are not zero",
-        numbers and _at_most(lost, SLACK) and _at_most(lost + numbers["vanishing"], _MOST),
+        numbers and at_most(lost, SLACK) and at_most(lost + numbers["vanishing"], MOST),
         "Of the gradients of the cross-entropy, {zero:percent} % are 0 in every pixel, "
         "{vanishing:percent} % below 1e-8 and {non-finite:percent} % not finite; at worst "
         "{worst:percent} %, at step {step}.",
@@ -188,7 +178,7 @@ def noise(e: Evidence) -> Finding:
     return _finding(
         "noise",
         "Random noise fools less",
-        numbers and _by_chance(lost[numbers["epsilon"]], e),
+        numbers and by_chance(lost[numbers["epsilon"]], e),
         _AT + ", {left:percent} % withstand many random "
         "changes and {pgd:percent} % withstand many steps along the gradient.",
         "A gradient that is worse than a random direction says nothing.",
@@ -254,7 +244,7 @@ def worst_case(e: Evidence) -> Finding:
     return _finding(
         "worst-case",
         "The worst case stands",
-        numbers and _at_most(numbers["missed"], SLACK / 2 * e.images),
+        numbers and at_most(numbers["missed"], SLACK / 2 * e.images),
         _AT + " the evaluation leaves {worst:percent} % of "
         "{images:count} images; the audit fools {missed:count} more.",
         "What the audit finds in passing, the evaluation should have found.",
@@ -262,22 +252,18 @@ def worst_case(e: Evidence) -> Finding:
     )
 
 
-def _at_most(value: float, bound: float) -> bool:
-    """Shares are sums of floats."""
-    return value <= bound + 1e-9
-
-
-def _by_chance(share: float, e: Evidence) -> bool:
-    """Whether so small a share of the images may be chance."""
-    return _at_most(share, max(SLACK, 1 / e.images))
-
-
 def _finding(
-    key: str, title: str, passed: Any, text: str, meaning: str, numbers: dict[str, Any]
+    key: str,
+    title: str,
+    passed: Any,
+    text: str,
+    meaning: str,
+    numbers: dict[str, Any],
+    idle: str = _IDLE,
 ) -> Finding:
     """``passed`` counts where there are numbers."""
     if not numbers:
-        return Finding(key, title, "NOT RUN", "Not measured.", meaning, {})
+        return Finding(key, title, "NOT RUN", idle, meaning, {})
     status: Status = "PASS" if passed else "FAIL"
     return Finding(key, title, status, text, meaning, numbers)
 
@@ -330,16 +316,19 @@ CHECKS: tuple[Callable[[Evidence], Finding], ...] = (
         "transfer",
         "White-box beats transfer",
         "Images made for another model must not find what the model's own gradient misses.",
+        "Not measured: it takes another model that was attacked on the same images.",
     ),
     _black_box(
         "spsa",
         "White-box beats SPSA",
         "Slopes estimated from outputs must not find what the gradient misses.",
+        _IDLE,
     ),
     _black_box(
         "square",
         "White-box beats Square",
         "A search that only sees outputs must not find what the gradient misses.",
+        "Not measured: it changes each pixel by as much as it may, which is no budget in L2.",
     ),
     falls,
     chance,

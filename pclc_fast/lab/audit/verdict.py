@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from .checks import SLACK, check_all
+from .checks import check_all
 from .evidence import Evidence, Finding, Status, share
+from .limits import SLACK
 
 _WORST = "worst-case"
 _FAILURES = {
