@@ -108,6 +108,15 @@ def test_results_of_the_same_images_count_together() -> None:
     assert {a["paper"] for a in fields["attacks"]} == {"fgsm", "pgd", None}
 
 
+@pytest.mark.parametrize("settings", [{"loss": "margin"}, {"loss": "ce", "rescaled": True}])
+def test_an_attack_of_another_loss_is_not_the_papers(settings: dict[str, object]) -> None:
+    found = result()
+    other = [dataclasses.replace(a, settings=settings) for a in found.attacks]
+    assert {a["paper"] for a in attacked(found, [])["attacks"]} == {"fgsm", "pgd", None}
+    changed = attacked(dataclasses.replace(found, attacks=other), [])
+    assert {a["paper"] for a in changed["attacks"]} == {None}
+
+
 def test_names_are_short_and_different() -> None:
     folders = [Path("/a/b/ce/seed-0"), Path("/a/b/pclc/seed-0"), Path("/a/b/pclc/seed-1")]
     assert identifiers(folders) == ["ce/seed-0", "pclc/seed-0", "pclc/seed-1"]
