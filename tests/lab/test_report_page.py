@@ -186,8 +186,9 @@ def test_it_fits_narrow_and_wide_windows(tmp_path: Path) -> None:
       document.title = [...document.querySelectorAll("iframe")].map(frame => {
         const page = frame.contentDocument;
         page.querySelectorAll("details").forEach(part => part.open = true);
-        const tables = [...page.querySelectorAll(".scroll")].map(t => t.scrollWidth - t.clientWidth);
-        return Math.max(page.documentElement.scrollWidth - frame.width, ...tables);
+        const tables = [...page.querySelectorAll(".scroll")];
+        return Math.max(page.documentElement.scrollWidth - frame.width,
+          ...tables.map(t => t.scrollWidth - t.clientWidth));
       }).join(" ");
     })"""
     path = tmp_path / "frames.html"
