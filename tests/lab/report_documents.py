@@ -140,6 +140,8 @@ def cases() -> dict[str, dict[str, Any]]:
         for name in ("ce", "pc")
         for seed in range(3)
     ]
+    centre = {"mean": 1.5, "median": 1.25}
+    nothing = {"mean": None, "median": None, "images": 60}
     where = {"command": "pclc report runs/7", "torch": "2.14.1", "seconds": 1.5}
     found = {
         "one": [run("mnist-ce")],
@@ -148,5 +150,6 @@ def cases() -> dict[str, dict[str, Any]]:
         "unfinished": [unfinished("mnist-ce"), killed("other")],
         "200 classes": [run("tiny", classes=200, images=400, epsilons=(0.005, 0.01))],
         "one epsilon": [run("x", epsilons=(0.3,))],
+        "all wrong": [{**run("x"), "gradients": {"l2": centre, "l1": centre, "margin": nothing}}],
     }
     return {k: json.loads(json.dumps(document(runs, where))) for k, runs in found.items()}

@@ -68,6 +68,14 @@ def test_few_images_say_little() -> None:
         assert finding("targets", Evidence(10, ALL[:12], [0.1], standing)).status == status
 
 
+def test_targeting_is_compared_with_as_much_effort() -> None:
+    lost = {"pgd": 50, "pgd-targets": 20}
+    assert finding("targets", evidence(lost)).status == "FAIL"
+    found = finding("targets", evidence({**lost, "pgd-restarts": 30, "pgd-twice": 40}))
+    assert found.status == "PASS"
+    assert found.numbers["gain"] == pytest.approx(0.1)
+
+
 def test_gains_at_the_worst_epsilon_count() -> None:
     e = evidence({"pgd": 50, "pgd-targets": 50})
     more = {("pgd", 0.2): left(40), ("pgd-targets", 0.2): left(10)}

@@ -111,9 +111,17 @@ def chance(e: Evidence) -> Finding:
 
 
 def _change(
-    key: str, better: str, title: str, what: str, meaning: str, allowed: float
+    key: str,
+    better: str,
+    title: str,
+    what: str,
+    meaning: str,
+    allowed: float,
+    *,
+    control: tuple[str, ...] = ("pgd",),
+    against: str = "many steps",
 ) -> Callable[[Evidence], Finding]:
-    """A better attack must not find much that the plain one missed.
+    """A better attack must not find much that ``control``, of like cost, missed.
 
     It fails where the whole Wilson interval of the share that only the better attack fooled lies
     above ``allowed``, so that which images were probed does not decide.
@@ -122,7 +130,7 @@ def _change(
     def check(e: Evidence) -> Finding:
         numbers: dict[str, Any] = {}
         for eps in e.at("pgd", better):
-            plain, both = e.standing["pgd", eps], e.together(("pgd", better), eps)
+            plain, both = e.together(control, eps), e.together((*control, better), eps)
             gain = share(plain) - share(both)
             if not numbers or gain > numbers["gain"]:
                 numbers = {"epsilon": eps, "plain": share(plain), "both": share(both), "gain": gain}
@@ -130,7 +138,7 @@ def _change(
             key,
             title,
             numbers and at_most(surely(numbers["gain"], e), allowed),
-            f"{_AT}, {{plain:percent}} % withstand many steps; "
+            f"{_AT}, {{plain:percent}} % withstand {against}; "
             f"with {what} too it is {{both:percent}} %, {{gain:points}} points less.",
             meaning,
             numbers,
@@ -286,6 +294,8 @@ CHECKS: tuple[Callable[[Evidence], Finding], ...] = (
         "as many steps towards each false class in turn",
         "A false class that stays near the true one is a decoy that untargeted attacks run into.",
         MASKED,
+        control=("pgd", "pgd-twice", "pgd-restarts"),
+        against="many steps, twice as many and more starts",
     ),
     _change(
         "twice",

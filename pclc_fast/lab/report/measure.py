@@ -60,7 +60,11 @@ def measure(
     if subject.network is not None:
         run |= _of_the_network(subject.network, subject, images, foreign, say)
     if subject.network is not None and run["embedding"] is None:
-        missing["embedding"] = "the model has no features() that gives what its last layer sees"
+        missing["embedding"] = (
+            "too few images, or features that do not differ"
+            if hasattr(subject.network, "features")
+            else "the model has no features() that gives what its last layer sees"
+        )
     for part in _AFTER:
         missing.setdefault(part, missing.get("model", "not measured"))
     missing.setdefault("samples", missing.get("attacked", "nothing was fooled within a budget"))
