@@ -146,6 +146,10 @@ def test_the_verdict_follows_from_the_findings() -> None:
     status, text, counts = judge(check_all(evidence()))
     assert (status, counts["ran"]) == ("NOT RUN", 0)
     assert text.startswith("No check could be run")
+    none_right = Evidence(10, ~ALL, [0.1], {("pgd", 0.1): ~ALL}, repeats=Repeats(0, 0.0))
+    found = to_json(none_right)
+    assert (found["status"], found["counts"]["ran"]) == ("NOT RUN", 1)
+    assert found["verdict"].startswith("No attack was judged")
     status, text, counts = judge(check_all(evidence({"fgsm": 50, "pgd": 20})))
     assert (status, counts["failed"], counts["ran"]) == ("PASS", 0, 1)
     assert "no sign that the gradient is masked" in text

@@ -21,7 +21,7 @@ _AT = "At \N{GREEK SMALL LETTER EPSILON} = {epsilon}"
 
 def check_all(evidence: Evidence) -> list[Finding]:
     """Every check, those that could not be made as NOT RUN."""
-    return [check(evidence) for check in CHECKS]
+    return [check(evidence.of_use()) for check in CHECKS]
 
 
 def many_steps(e: Evidence) -> Finding:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -97,6 +97,12 @@ class Evidence:
             if (attack, epsilon) in self.standing:
                 left &= self.standing[attack, epsilon]
         return left
+
+    def of_use(self) -> Evidence:
+        """Attacks say nothing where no image is right without one."""
+        if self.clean.any():
+            return self
+        return replace(self, standing={}, worst={}, gradients=[])
 
     def left(self, epsilon: float) -> Tensor:
         """Which images nothing fooled within an epsilon, neither here nor in the evaluation."""

@@ -39,7 +39,8 @@ def judge(findings: Sequence[Finding]) -> tuple[Status, str, dict[str, int]]:
         "ran": sum(f.status != "NOT RUN" for f in findings),
         "idle": sum(f.status == "NOT RUN" for f in findings),
     }
-    status: Status = "FAIL" if counts["failed"] else "PASS" if counts["ran"] else "NOT RUN"
+    attacks = any(f.status == "PASS" and f.key not in _UNUSUAL for f in findings)
+    status: Status = "FAIL" if counts["failed"] else "PASS" if attacks else "NOT RUN"
     return status, _sentence(findings, counts), counts
 
 
@@ -48,6 +49,11 @@ def _sentence(findings: Sequence[Finding], counts: dict[str, int]) -> str:
     idle = " ({idle:count} were not run)" if counts["idle"] else ""
     if not counts["ran"]:
         return "No check could be run, so nothing is known about how far the number can be trusted."
+    if not failed and all(f.key in _UNUSUAL for f in findings if f.status == "PASS"):
+        return (
+            "No attack was judged, as where no image is right without one, so nothing is known "
+            "about how far the number can be trusted."
+        )
     if not failed:
         return f"All {{ran:count}} checks pass{idle}: no sign that the gradient is masked."
     names = ", ".join(_FAILURES[f.key] for f in failed)
@@ -70,7 +76,7 @@ def _sentence(findings: Sequence[Finding], counts: dict[str, int]) -> str:
 
 def _what_is_left(evidence: Evidence) -> tuple[str, dict[str, Any]]:
     """A sentence on the largest epsilon that was probed, and its numbers."""
-    if not evidence.epsilons:
+    if not evidence.epsilons or not evidence.clean.any():
         return "", {}
     epsilon = max(evidence.epsilons)
     left = share(evidence.left(epsilon))
