@@ -11,8 +11,14 @@ from pclc_fast.lab.attacks.pieces import PiecesInFolder
 
 
 def piece(position: int) -> Piece:
-    one, real = torch.tensor([position]), torch.zeros(6, dtype=torch.float64)
-    return Piece(one, one, torch.zeros(1, 1, 2, 2), one, one, real[:1], real, real)
+    def whole() -> torch.Tensor:
+        return torch.tensor([position])
+
+    def real(count: int) -> torch.Tensor:
+        return torch.zeros(count, dtype=torch.float64)
+
+    image = torch.zeros(1, 1, 2, 2)
+    return Piece(whole(), whole(), image, whole(), whole(), real(1), real(6), real(6))
 
 
 def test_names_with_slashes_are_different_files(tmp_path: Path) -> None:
