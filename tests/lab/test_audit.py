@@ -171,6 +171,12 @@ def test_what_is_left_is_said() -> None:
         assert found["counts"] | expected == found["counts"]
         assert found["verdict"].endswith(end)
     assert "left" not in to_json(evidence())["counts"]
+    standing = {("pgd", 0.1): left(60), ("square", 0.1): left(55), ("pgd", 0.2): left(30)}
+    found = to_json(Evidence(10, ALL, [0.1, 0.2], standing, worst={0.1: left(58)}))
+    expected = {"first": 0.55, "smallest": 0.1, "left": 0.3, "epsilon": 0.2}
+    assert found["counts"] | expected == found["counts"]
+    assert "leaves {first:percent} % of {images:count} images at" in found["verdict"]
+    assert found["verdict"].endswith("{smallest} and {left:percent} % at {epsilon}.")
 
 
 def test_every_text_shows_numbers_that_are_there() -> None:

@@ -9,6 +9,7 @@ from .checks import check_all
 from .evidence import Evidence, Finding, Status, share
 from .limits import SLACK
 
+_EPSILON = "\N{GREEK SMALL LETTER EPSILON}"
 _WORST = "worst-case"
 _FAILURES = {
     _WORST: "the evaluation missed images that the audit fooled in passing",
@@ -75,17 +76,19 @@ def _sentence(findings: Sequence[Finding], counts: dict[str, int]) -> str:
 
 
 def _what_is_left(evidence: Evidence) -> tuple[str, dict[str, Any]]:
-    """A sentence on the largest epsilon that was probed, and its numbers."""
+    """A sentence on the smallest and the largest epsilon that were probed, and its numbers."""
     if not evidence.epsilons or not evidence.clean.any():
         return "", {}
-    epsilon = max(evidence.epsilons)
+    smallest, epsilon = min(evidence.epsilons), max(evidence.epsilons)
     left = share(evidence.left(epsilon))
-    text = (
-        " Everything tried leaves {left:percent} % of {images:count} images at "
-        "\N{GREEK SMALL LETTER EPSILON} = {epsilon}"
-    )
+    numbers = {"left": left, "images": evidence.images, "epsilon": epsilon}
+    text = "{left:percent} % of {images:count} images at " + _EPSILON + " = {epsilon}"
+    if smallest < epsilon:
+        numbers |= {"first": share(evidence.left(smallest)), "smallest": smallest}
+        text = "{first:percent} % of {images:count} images at " + _EPSILON + " = {smallest}"
+        text += " and {left:percent} % at {epsilon}"
     end = ": the model is not robust there." if left <= evidence.guessing + SLACK else "."
-    return text + end, {"left": left, "images": evidence.images, "epsilon": epsilon}
+    return f" Everything tried leaves {text}{end}", numbers
 
 
 def to_json(evidence: Evidence) -> dict[str, Any]:
