@@ -75,6 +75,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("run", type=Path, help="folder of a finished pclc train")
     parser.add_argument("--root", type=Path, default=Path("data"), help="folder that holds MNIST/")
     parser.add_argument("--images", type=int, default=1000, help="the first so many test images")
+    parser.add_argument("--eps", type=float, nargs="+", default=EPSILONS, help="ascending")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--substitute", type=Path, help="union: a run to transfer attacks from")
     parser.add_argument("--rounds", type=int, default=5, help="speed: how often all are timed")
@@ -104,7 +105,7 @@ def _union(subject: Subject, arguments: argparse.Namespace) -> dict[str, Any]:
         other = load(arguments.substitute, arguments.root, arguments.images)
         substitute, subject.facts["substitute"] = other.network, other.facts
     attacks = lines(substitute)
-    found = union(*subject[:3], EPSILONS, attacks, tell=lambda text: print(text, flush=True))
+    found = union(*subject[:3], arguments.eps, attacks, tell=lambda text: print(text, flush=True))
     return {"union": found}
 
 
@@ -115,13 +116,13 @@ def _strong(subject: Subject, arguments: argparse.Namespace) -> dict[str, Any]:
         sys.exit(f"{path} is of other weights: run union again")
     if others["subject"]["images"] != subject.facts["images"]:
         sys.exit(f"{path} is of other images: run union again")
-    found = strong(*subject[:3], EPSILONS, others["union"])
+    found = strong(*subject[:3], arguments.eps, others["union"])
     print("\n".join(strong_lines(found)))
     return found
 
 
 def _speed(subject: Subject, arguments: argparse.Namespace) -> dict[str, Any]:
-    found = speed(*subject[:3], EPSILONS, arguments.rounds)
+    found = speed(*subject[:3], arguments.eps, arguments.rounds)
     print("\n".join(speed_lines(found)))
     return {"cpu": cpu_model(), **found}
 

@@ -20,7 +20,7 @@ try:
     _import_error = ""
 except ImportError as error:  # built without nvcc
     _cuda = None
-    _import_error = str(error)
+    _import_error = str(error).removesuffix(f" ({error.path})")  # results name no folders
 
 # The order of the enumerations in csrc/pclc.h.
 _DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.float64: 3}

@@ -17,6 +17,7 @@ from torch import nn
 from pclc_fast.lab import cli
 from pclc_fast.lab.attacks import save_result
 from pclc_fast.lab.report.document import identifiers
+from pclc_fast.lab.report.embedding import embedding
 from pclc_fast.lab.report.evaluations import together
 from pclc_fast.lab.report.gradients import slopes, summary
 from pclc_fast.lab.report.images import data_uri, samples
@@ -41,6 +42,16 @@ def test_slopes_of_a_linear_model() -> None:
     margin = summary(found)["margin"]
     expected = (found.lead[right] / found.l1[right]).mean().item()
     assert (margin["mean"], margin["images"]) == (pytest.approx(expected), 300)
+
+
+@pytest.mark.parametrize(("count", "spread"), [(9, 0.0), (2, 1.0)])
+def test_features_that_cannot_be_placed(count: int, spread: float) -> None:
+    class Dead:
+        def features(self, images: torch.Tensor) -> torch.Tensor:
+            return spread * images.flatten(1)
+
+    images, labels = torch.rand(count, 1, 2, 2), torch.zeros(count, dtype=torch.int64)
+    assert embedding(Dead(), images, labels, images[:1], labels[:1], 0.3) is None
 
 
 def test_ranks_count_each_image_once() -> None:
@@ -106,6 +117,15 @@ def test_results_of_the_same_images_count_together() -> None:
     assert together([other, paper]) == paper  # the one with more images
     fields = attacked(whole, [])
     assert {a["paper"] for a in fields["attacks"]} == {"fgsm", "pgd", None}
+
+
+@pytest.mark.parametrize("settings", [{"loss": "margin"}, {"loss": "ce", "rescaled": True}])
+def test_an_attack_of_another_loss_is_not_the_papers(settings: dict[str, object]) -> None:
+    found = result()
+    other = [dataclasses.replace(a, settings=settings) for a in found.attacks]
+    assert {a["paper"] for a in attacked(found, [])["attacks"]} == {"fgsm", "pgd", None}
+    changed = attacked(dataclasses.replace(found, attacks=other), [])
+    assert {a["paper"] for a in changed["attacks"]} == {None}
 
 
 def test_names_are_short_and_different() -> None:

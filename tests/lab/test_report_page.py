@@ -186,7 +186,9 @@ def test_it_fits_narrow_and_wide_windows(tmp_path: Path) -> None:
       document.title = [...document.querySelectorAll("iframe")].map(frame => {
         const page = frame.contentDocument;
         page.querySelectorAll("details").forEach(part => part.open = true);
-        return page.documentElement.scrollWidth - frame.width;
+        const tables = [...page.querySelectorAll(".scroll")];
+        return Math.max(page.documentElement.scrollWidth - frame.width,
+          ...tables.map(t => t.scrollWidth - t.clientWidth));
       }).join(" ");
     })"""
     path = tmp_path / "frames.html"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
+import torch
 from torch import Tensor
 
 Status = Literal["PASS", "FAIL", "NOT RUN"]
@@ -76,6 +77,11 @@ class Evidence:
         """How many were probed."""
         return len(self.clean)
 
+    @property
+    def guessing(self) -> float:
+        """The accuracy of a guess."""
+        return 1 / self.classes
+
     def accuracy(self, attack: str, epsilon: float) -> float:
         """The share of the probed images that withstand an attack."""
         return share(self.standing[attack, epsilon])
@@ -91,6 +97,18 @@ class Evidence:
             if (attack, epsilon) in self.standing:
                 left &= self.standing[attack, epsilon]
         return left
+
+    def of_use(self) -> Evidence:
+        """Attacks say nothing where no image is right without one."""
+        if self.clean.any():
+            return self
+        return replace(self, standing={}, worst={}, gradients=[])
+
+    def left(self, epsilon: float) -> Tensor:
+        """Which images nothing fooled within an epsilon, neither here nor in the evaluation."""
+        within = [found for (_, at), found in self.standing.items() if at <= epsilon]
+        within += [found for at, found in self.worst.items() if at <= epsilon]
+        return torch.stack([self.clean, *within]).all(dim=0)
 
 
 def share(flags: Tensor) -> float:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..attacks import Preset, Result, evaluate
 from ..attacks.checks import looks_like_probabilities
 from ..attacks.result import Adversarial, Cell, Norm
+from .connected import connected
 from .evidence import GRADIENT, Evidence, Repeats
 from .presets import FLOAT64, PLAIN, spsa, square, variations
 from .traces import by_step
@@ -65,6 +66,8 @@ class Probed:
 def gather(probed: Probed, say: Say) -> Evidence:
     """Probe a model at some of the epsilons of its evaluation."""
     say("audit: the plain attack")
+    model = connected(probed.model, probed.images[:1])
+    probed = dataclasses.replace(probed, model=model)
     evidence = _look(probed)
     budgets = {*evidence.epsilons, evidence.large, evidence.everything}
     plain = probed.attack(PLAIN, sorted(budgets))
@@ -72,8 +75,9 @@ def gather(probed: Probed, say: Say) -> Evidence:
     evidence.gradients.extend(by_step(plain, "pgd"))
     say("audit: its variations")
     _enter(evidence, probed.attack(variations(evidence.classes), evidence.epsilons))
-    double = dataclasses.replace(probed, model=_Double(probed.model))
-    _enter(evidence, double.attack(FLOAT64, evidence.epsilons))
+    double = _in_double(probed)
+    if double is not None:
+        _enter(evidence, double.attack(FLOAT64, evidence.epsilons))
     if probed.result is not None:
         _enter_evaluation(evidence, probed.result)
     _enter_foreign(evidence, probed)
@@ -178,6 +182,16 @@ def _search(evidence: Evidence, probed: Probed, make: Callable[[float], Preset])
                 probed, images=probed.images[left], labels=probed.labels[left]
             )
             _enter(evidence, some.attack(preset, [epsilon]), left.tolist())
+
+
+def _in_double(probed: Probed) -> Probed | None:
+    """The model in float64; None where it only computes in other types."""
+    try:
+        double = dataclasses.replace(probed, model=_Double(probed.model))
+        double.logits(probed.images[:1])
+    except RuntimeError:
+        return None
+    return double
 
 
 class _Double(nn.Module):

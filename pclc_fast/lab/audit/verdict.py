@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from .evidence import Finding, Status
+from .checks import check_all
+from .evidence import Evidence, Finding, Status, share
+from .limits import SLACK
 
+_EPSILON = "\N{GREEK SMALL LETTER EPSILON}"
 _WORST = "worst-case"
 _FAILURES = {
     _WORST: "the evaluation missed images that the audit fooled in passing",
@@ -37,7 +40,8 @@ def judge(findings: Sequence[Finding]) -> tuple[Status, str, dict[str, int]]:
         "ran": sum(f.status != "NOT RUN" for f in findings),
         "idle": sum(f.status == "NOT RUN" for f in findings),
     }
-    status: Status = "FAIL" if counts["failed"] else "PASS" if counts["ran"] else "NOT RUN"
+    attacks = any(f.status == "PASS" and f.key not in _UNUSUAL for f in findings)
+    status: Status = "FAIL" if counts["failed"] else "PASS" if attacks else "NOT RUN"
     return status, _sentence(findings, counts), counts
 
 
@@ -46,6 +50,11 @@ def _sentence(findings: Sequence[Finding], counts: dict[str, int]) -> str:
     idle = " ({idle:count} were not run)" if counts["idle"] else ""
     if not counts["ran"]:
         return "No check could be run, so nothing is known about how far the number can be trusted."
+    if not failed and all(f.key in _UNUSUAL for f in findings if f.status == "PASS"):
+        return (
+            "No attack was judged, as where no image is right without one, so nothing is known "
+            "about how far the number can be trusted."
+        )
     if not failed:
         return f"All {{ran:count}} checks pass{idle}: no sign that the gradient is masked."
     names = ", ".join(_FAILURES[f.key] for f in failed)
@@ -66,8 +75,31 @@ def _sentence(findings: Sequence[Finding], counts: dict[str, int]) -> str:
     )
 
 
-def to_json(findings: Sequence[Finding]) -> dict[str, Any]:
+def _what_is_left(evidence: Evidence) -> tuple[str, dict[str, Any]]:
+    """A sentence on the smallest and the largest epsilon that were probed, and its numbers."""
+    if not evidence.epsilons or not evidence.clean.any():
+        return "", {}
+    smallest, epsilon = min(evidence.epsilons), max(evidence.epsilons)
+    left = share(evidence.left(epsilon))
+    numbers = {"left": left, "images": evidence.images, "epsilon": epsilon}
+    text = "{left:percent} % of {images:count} images at " + _EPSILON + " = {epsilon}"
+    if smallest < epsilon:
+        numbers |= {"first": share(evidence.left(smallest)), "smallest": smallest}
+        text = "{first:percent} % of {images:count} images at " + _EPSILON + " = {smallest}"
+        text += " and {left:percent} % at {epsilon}"
+    end = ": the model is not robust there." if left <= evidence.guessing + SLACK else "."
+    return f" Everything tried leaves {text}{end}", numbers
+
+
+def to_json(evidence: Evidence) -> dict[str, Any]:
     """The audit as a report has it."""
+    findings = check_all(evidence)
     status, verdict, counts = judge(findings)
+    more, numbers = _what_is_left(evidence) if counts["ran"] else ("", {})
     checks = [f._asdict() for f in findings]
-    return {"status": status, "verdict": verdict, "counts": counts, "checks": checks}
+    return {
+        "status": status,
+        "verdict": verdict + more,
+        "counts": counts | numbers,
+        "checks": checks,
+    }

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from markupsafe import Markup
 
 WIDTH, HEIGHT = 400, 260
-_LEFT, _RIGHT, _TOP, _BOTTOM = 40, 12, 12, 36
+_LEFT, _RIGHT, _TOP, _BOTTOM = 40, 20, 12, 36
 COLOURS = 10
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 _BATCH = 256
 _PERPLEXITY = 30.0
+_FEWEST = 5  # images
 _DIGITS = 2  # of a position, whose unit means nothing
 
 
@@ -20,11 +21,16 @@ def embedding(
     fooled: Tensor,  # [M, C, H, W]
     fooled_labels: Tensor,  # [M], the true classes
     epsilon: float,
-) -> dict[str, Any]:
-    """Place all images in one plane, so that both figures show the same one."""
+) -> dict[str, Any] | None:
+    """Place all images in one plane, so that both figures show the same one.
+
+    None where there is nothing to place: too few images, or features that do not differ.
+    """
     with torch.no_grad():
         shown = torch.cat([clean, fooled])
         features = torch.cat([network.features(batch) for batch in torch.split(shown, _BATCH)])
+    if len(features) < _FEWEST or features.shape[1] < 2 or not features.std(dim=0).sum() > 0:
+        return None
     perplexity = min(_PERPLEXITY, (len(features) - 1) / 3)
     plane = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(
         features.float().cpu().numpy()

@@ -11,6 +11,7 @@ from .charts import COLOURS, Dot, Point, Series, bar_chart, line_chart, scatter_
 from .rows import row_name
 
 Run = dict[str, Any]
+_EPSILON = "\N{GREEK SMALL LETTER EPSILON}"
 RANKS = ("rank 2", "rank 3", "rank 4", "rank 5", "beyond")
 RANK_COLOURS = (0, 5, 2, 4, 7)
 
@@ -22,7 +23,7 @@ def worst_curves(groups: Sequence[Any]) -> Markup:
     ]
     ticks = sorted({p.x for one in series for p in one.points})
     return line_chart(
-        "Worst-case accuracy against epsilon", series, x_label="epsilon", x_ticks=ticks
+        "Worst-case accuracy against epsilon", series, x_label=_EPSILON, x_ticks=ticks
     )
 
 
@@ -46,7 +47,7 @@ def run_curves(run: Run) -> Markup:
     ticks = [share["epsilon"] for share in run["attacked"]["worst"]] if run["attacked"] else []
     ticks = sorted({0.0, *ticks, max(ends, default=1.0)})
     return line_chart(
-        f"Accuracy of {run['id']} against epsilon", series, x_label="epsilon", x_ticks=ticks
+        f"Accuracy of {run['id']} against epsilon", series, x_label=_EPSILON, x_ticks=ticks
     )
 
 
@@ -94,7 +95,7 @@ def rank_bars(run: Run, sweep: dict[str, Any]) -> Markup:
         f"{sweep['title']} on {run['id']}: ranks of the classes that newly fooled images go to",
         bars,
         line,
-        x_label="epsilon",
+        x_label=_EPSILON,
         x_ticks=[step["epsilon"] for step in steps],
         colours=RANK_COLOURS,
     )

@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from ..attacks import Preset, Result, Spec, evaluate
-from ..attacks.result import Adversarial
+from ..attacks.result import Adversarial, Norm
 from ..audit import verdict
-from ..audit.checks import check_all
+from ..audit.connected import connected
 from ..audit.probes import Probed, gather
 from ..recipes import phases
 from ..train_config import TrainConfig
@@ -29,7 +29,7 @@ from .subject import Subject
 Say = Callable[[str], None]
 _FIGURE_3 = 0.3  # the epsilon of FGSM in the paper's Figure 3
 _GRID = 20  # steps of epsilon in Figure 2
-_SHARES_OF_GRID = {1: 0.3, 3: 0.1}  # its end, by channels
+_ENDS_OF_GRID = {1: 0.3, 3: 0.1}  # by channels
 _MIM_STEPS = 10
 _EMBEDDED = 1000  # images, at most
 _AFTER = ("gradients", "ranks", "embedding", "audit")  # what needs the network
@@ -60,7 +60,11 @@ def measure(
     if subject.network is not None:
         run |= _of_the_network(subject.network, subject, images, foreign, say)
     if subject.network is not None and run["embedding"] is None:
-        missing["embedding"] = "the model has no features() that gives what its last layer sees"
+        missing["embedding"] = (
+            "too few images, or features that do not differ"
+            if hasattr(subject.network, "features")
+            else "the model has no features() that gives what its last layer sees"
+        )
     for part in _AFTER:
         missing.setdefault(part, missing.get("model", "not measured"))
     missing.setdefault("samples", missing.get("attacked", "nothing was fooled within a budget"))
@@ -74,19 +78,17 @@ def _of_the_network(
     assert subject.images is not None
     assert subject.labels is not None
     images, labels = subject.images[:count], subject.labels[:count]
+    bare, network = network, connected(network, images[:1])
     say(f"gradients of {len(images)} images")
     slopes = gradients.slopes(network, images, labels)
     say("where fooled images go")
-    channels = images.shape[1]
-    end = _SHARES_OF_GRID.get(channels, 0.1)
-    grid = [round(end * step / _GRID, 6) for step in range(1, _GRID + 1)]
-    sweep = _quietly(network, images, labels, grid, _FIGURE_2)
+    sweep = _sweep(network, images, labels, subject.result)
     found = Probed(network, images, labels, subject.result if subject.aligned else None, foreign)
     return {
         "gradients": gradients.summary(slopes),
         "ranks": ranks(sweep),
-        "embedding": _features(network, subject, say),
-        "audit": verdict.to_json(check_all(gather(found, say))),
+        "embedding": _features(bare, network, subject, say),
+        "audit": verdict.to_json(gather(found, say)),
         "gaps": _gaps(subject.result or sweep),
     }
 
@@ -105,22 +107,43 @@ _FIGURE_2 = Preset(
     ),
     carry=True,
 )
+
+
+def _sweep(
+    network: nn.Module, images: torch.Tensor, labels: torch.Tensor, result: Result | None
+) -> Result:
+    """Figure 2's attacks over a fine grid, in the norm that the model was evaluated in."""
+    norm = result.norm if result else "Linf"
+    end = _ENDS_OF_GRID.get(images.shape[1], 0.1)
+    if result and norm != "Linf":
+        end = max(result.epsilons, default=1.0) or 1.0
+    grid = [round(end * step / _GRID, 6) for step in range(1, _GRID + 1)]
+    return _quietly(network, images, labels, grid, _FIGURE_2, norm)
+
+
 _FGSM = Preset("figure-3", (Spec("fgsm", "FGSM", "fgsm", {"loss": "ce"}, "Figure 3"),))
 
 
 def _quietly(
-    network: nn.Module, images: torch.Tensor, labels: torch.Tensor, eps: Any, preset: Preset
+    network: nn.Module,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    eps: Any,
+    preset: Preset,
+    norm: Norm = "Linf",
 ) -> Result:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the evaluation has said them
-        return evaluate(network, images, labels, eps=eps, preset=preset)
+        return evaluate(network, images, labels, eps=eps, norm=norm, preset=preset)
 
 
-def _features(network: nn.Module, subject: Subject, say: Say) -> dict[str, Any] | None:
+def _features(
+    bare: nn.Module, network: nn.Module, subject: Subject, say: Say
+) -> dict[str, Any] | None:
     """Clean images and those that one step of FGSM fools, in the plane of their features."""
     assert subject.images is not None
     assert subject.labels is not None
-    if not hasattr(network, "features"):
+    if not hasattr(bare, "features"):
         return None
     say("features")
     images, labels = subject.images[:_EMBEDDED], subject.labels[:_EMBEDDED]
@@ -128,7 +151,7 @@ def _features(network: nn.Module, subject: Subject, say: Say) -> dict[str, Any] 
     assert found is not None
     fooled = found.images.to(images.device)
     true = labels[found.position.to(labels.device)]
-    return embedding(network, images, labels, fooled, true, _FIGURE_3)
+    return embedding(bare, images, labels, fooled, true, _FIGURE_3)
 
 
 def _configuration(subject: Subject) -> dict[str, str]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..attacks import Result
-from ..attacks.result import Cell, Share
+from ..attacks.result import Attack, Cell, Share
 from ..audit.traces import by_step
 from ..paper import paper_numbers
 
@@ -32,7 +32,7 @@ def attacked(result: Result, class_names: Sequence[str]) -> dict[str, Any]:
                 "threat": attack.threat,
                 "settings": attack.settings,
                 "unbounded": any(c.epsilon is None for c in result.cells if c.attack == attack.key),
-                "paper": _name_in_the_paper(attack.key),
+                "paper": _name_in_the_paper(attack),
                 "gradients": _gradients(result, attack.key),
                 "cells": [
                     _cell(result, cell, budgets.get(cell.epsilon or 0.0, {}).get(attack.key))
@@ -84,10 +84,14 @@ def _gradients(result: Result, key: str) -> list[dict[str, Any]]:
     ]
 
 
-def _name_in_the_paper(key: str) -> str | None:
-    """What the paper calls an attack, by the first word of its key."""
-    name = key.rpartition(": ")[2].removeprefix("transfer-").partition("-")[0]
-    return name if name in _OF_THE_PAPER else None
+def _name_in_the_paper(attack: Attack) -> str | None:
+    """What the paper calls an attack, by the first word of its key; None for one of another kind.
+
+    The paper's attacks follow the cross-entropy of the logits as they are.
+    """
+    name = attack.key.rpartition(": ")[2].removeprefix("transfer-").partition("-")[0]
+    own = not attack.settings.get("rescaled") and attack.settings.get("loss", "ce") == "ce"
+    return name if name in _OF_THE_PAPER and (own or name == "spsa") else None
 
 
 def _unfinished(result: Result) -> list[float]:

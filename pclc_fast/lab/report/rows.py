@@ -238,7 +238,7 @@ def _facts(
 
 def _text(value: Any) -> str:
     if isinstance(value, dict):
-        return "; ".join(f"{k}: {_text(v)}" for k, v in value.items())
+        return "; ".join(f"{k}: {_text(v)}" for k, v in value.items() if v != "")
     if isinstance(value, Iterable) and not isinstance(value, str):
         return " ".join(_text(v) for v in value)
     return f"{value:g}" if isinstance(value, float) else str(value)
