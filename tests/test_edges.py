@@ -281,8 +281,8 @@ def test_stats_are_detached_and_shaped_like_target(backend: str) -> None:
 def test_layouts(backend: str, dtype: torch.dtype) -> None:
     """Every memory format gives what the contiguous rows give, and the gradient in its place."""
     generator = torch.Generator().manual_seed(0)
-    images = torch.randn(2, 6, 4, 3, generator=generator).to(dtype)
-    target = torch.randint(6, (2, 4, 3), generator=generator)
+    images = torch.randn(2, 6, 2, 2, generator=generator).to(dtype)
+    target = torch.randint(6, (2, 2, 2), generator=generator)
     rows = images.movedim(1, -1).reshape(-1, 6).contiguous()
     expected, expected_grad = loss_and_grad(rows, target.reshape(-1), backend)
     for layout in (
@@ -296,8 +296,8 @@ def test_layouts(backend: str, dtype: torch.dtype) -> None:
         assert loss == expected
         assert grad.shape == images.shape
         assert grad.movedim(1, -1).reshape(-1, 6).equal(expected_grad)
-    wide = torch.randn(12, 9, generator=generator).to(dtype)
-    for view in (wide[:, 2:8], wide[::2, :6], wide.t()[:6].t(), wide[:1, :6].expand(12, 6)):
+    wide = torch.randn(8, 9, generator=generator).to(dtype)
+    for view in (wide[:, 2:8], wide[::2, :6], wide.t()[:6].t(), wide[:1, :6].expand(8, 6)):
         labels = torch.arange(len(view)) % 6
         loss, grad = loss_and_grad(view, labels, backend)
         same, same_grad = loss_and_grad(view.contiguous(), labels, backend)
