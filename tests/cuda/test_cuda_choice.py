@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from pclc_fast import backends, pc_lc_loss
-from pclc_fast.backends import cuda
+from pclc_fast.backends import cuda, problem_arguments
 from pclc_fast.dispatch import choose
 from pclc_fast.options import Options
 
@@ -122,7 +122,7 @@ def test_the_module_answers_without_a_gpu(tmp_path: Path) -> None:
 def problem_of(rows: int, classes: int, reduction: str) -> tuple[int | bool, ...]:
     logits, target = torch.empty(rows, classes), torch.empty(rows, dtype=torch.int64)
     options = Options(COEFFICIENTS, -100, reduction, "hard", False)
-    return cuda._problem(logits, target, None, options)
+    return problem_arguments(logits, target, None, options)
 
 
 def expect_failure(beginning: str, function: Any, problem: Any, addresses: list[int]) -> None:
