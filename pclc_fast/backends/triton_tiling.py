@@ -32,10 +32,10 @@ FINISHING = {**LAUNCH, "num_warps": 32}  # of finish_kernel: one program waits f
 SMALLEST_BLOCK = 16
 
 # Elements of a tile, its warps and the registers of a thread, for rows of up to so many elements.
-# The registers are what 32 warps on an SM leave, twice that for 32 elements a thread and for
+# The registers are what 28 to 32 warps on an SM leave, twice that for 32 elements a thread and for
 # float64: enough that nothing is spilled to the stack. A row of 16K has an SM to itself.
 TILES = {
-    tl.float32: ((256, 4, 64), (1024, 4, 64), (4096, 4, 128), (8192, 8, 128), (16384, 16, 128)),
+    tl.float32: ((256, 4, 72), (1024, 4, 64), (4096, 4, 128), (8192, 8, 128), (16384, 16, 128)),
     tl.float64: ((256, 4, 168), (1024, 4, 168), (4096, 16, 128)),
 }
 # The block of longer rows. For each of its elements a thread keeps three numbers from block to
