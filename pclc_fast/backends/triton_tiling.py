@@ -47,7 +47,7 @@ LONG = {
     (tl.float64, False): (2048, 8, 255),
 }
 # Backward has nothing to remember from block to block.
-BACKWARD_BLOCK = {tl.float32: (2048, 4, 64), tl.float64: (4096, 16, 128)}
+BACKWARD_BLOCK = {tl.float32: (2048, 4, 80), tl.float64: (4096, 16, 128)}
 
 
 def tiling(classes: int, arithmetic: tl.dtype, lc_mode: str) -> Tiling:
