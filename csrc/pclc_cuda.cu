@@ -1,6 +1,10 @@
 // The CUDA kernels' host side: what is asked of the device, and the choice by storage type.
 
 #include <atomic>
+#include <map>
+#include <mutex>
+#include <stdexcept>
+#include <tuple>
 
 #include "pclc_cuda.h"
 #include "pclc_cuda_host.cuh"
@@ -31,8 +35,7 @@ void check(cudaError_t error, const std::string& what) {
 
 DeviceGuard::DeviceGuard(int device) {
   int current = -1;
-  check(cudaGetDevice(&current), "cudaGetDevice");
-  if (current == device) return;
+  if (cudaGetDevice(&current) != cudaSuccess || current == device) return;
   check(cudaSetDevice(device), "cudaSetDevice");
   before_ = current;
 }
@@ -43,25 +46,25 @@ DeviceGuard::~DeviceGuard() {
 
 namespace {
 
-int attribute(cudaDeviceAttr name, int device) {
+int attribute(const std::string& what, cudaDeviceAttr name, int device) {
   int value = 0;
-  check(cudaDeviceGetAttribute(&value, name, device), "cudaDeviceGetAttribute");
+  check(cudaDeviceGetAttribute(&value, name, device), what);
   return value;
 }
 
-int64_t ask_for_room(const void* kernel, const Shape& shape, int device) {
-  const int most_shared = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+int64_t ask_for_room(const std::string& what, const void* kernel, const Shape& shape, int device) {
+  const int most_shared = attribute(what, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
   if (shape.shared_bytes > static_cast<size_t>(most_shared)) return 0;
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most_shared),
-        "cudaFuncSetAttribute");
+        what);
   int count = 0;
   if (shape.cluster == 1) {
     check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&count, kernel, shape.threads,
                                                         shape.shared_bytes),
-          "cudaOccupancyMaxActiveBlocksPerMultiprocessor");
-    return int64_t(count) * attribute(cudaDevAttrMultiProcessorCount, device);
+          what);
+    return int64_t(count) * attribute(what, cudaDevAttrMultiProcessorCount, device);
   }
-  if (attribute(cudaDevAttrClusterLaunch, device) == 0) return 0;
+  if (attribute(what, cudaDevAttrClusterLaunch, device) == 0) return 0;
   cudaLaunchAttribute cluster{};
   cluster.id = cudaLaunchAttributeClusterDimension;
   cluster.val.clusterDim = {static_cast<unsigned>(shape.cluster), 1, 1};
@@ -78,7 +81,7 @@ int64_t ask_for_room(const void* kernel, const Shape& shape, int device) {
 
 }  // namespace
 
-int64_t room_for(const void* kernel, const Shape& shape, int device) {
+int64_t room_for(const Purpose& purpose, const void* kernel, const Shape& shape, int device) {
   static std::mutex mutex;
   static std::map<std::tuple<const void*, int, int, int, size_t>, int64_t> known;
   const std::lock_guard<std::mutex> lock(mutex);
@@ -86,10 +89,10 @@ int64_t room_for(const void* kernel, const Shape& shape, int device) {
       std::make_tuple(kernel, device, shape.threads, shape.cluster, shape.shared_bytes);
   const auto found = known.find(key);
   if (found != known.end()) return found->second;
-  return known[key] = ask_for_room(kernel, shape, device);
+  return known[key] = ask_for_room(describe(purpose), kernel, shape, device);
 }
 
-uint32_t* counter_for(const CudaPlace& place) {
+uint32_t* counter_for(const Purpose& purpose, const CudaPlace& place) {
   static std::atomic<uint32_t> eager{0}, captured{0};
   static std::mutex mutex;
   static std::map<int, uint32_t*> by_device;
@@ -102,7 +105,7 @@ uint32_t* counter_for(const CudaPlace& place) {
   uint32_t*& first = by_device[place.device];
   if (!first) {
     void* address = nullptr;
-    check(cudaGetSymbolAddress(&address, counters), "cudaGetSymbolAddress");
+    check(cudaGetSymbolAddress(&address, counters), describe(purpose));
     first = static_cast<uint32_t*>(address);
   }
   return captures ? first + kEagerCounters + captured++ % kCapturedCounters
@@ -167,8 +170,9 @@ std::string cuda_unsupported(int device) {
   const cudaError_t error = cudaFuncGetAttributes(&attributes, kernel);
   if (error == cudaSuccess) return "";
   cudaGetLastError();
-  const int major = device::attribute(cudaDevAttrComputeCapabilityMajor, device);
-  const int minor = device::attribute(cudaDevAttrComputeCapabilityMinor, device);
+  const std::string what = "CUDA device " + std::to_string(device);
+  const int major = device::attribute(what, cudaDevAttrComputeCapabilityMajor, device);
+  const int minor = device::attribute(what, cudaDevAttrComputeCapabilityMinor, device);
   return "it was not built for this GPU, of compute capability " + std::to_string(major) + "." +
          std::to_string(minor) + " (" + cudaGetErrorString(error) + ")";
 }

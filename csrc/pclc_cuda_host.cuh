@@ -4,12 +4,7 @@
 
 #include <cuda_runtime.h>
 
-#include <algorithm>
-#include <map>
-#include <mutex>
-#include <stdexcept>
 #include <string>
-#include <tuple>
 
 #include "pclc_cuda.h"
 
@@ -31,7 +26,8 @@ std::string describe(const Purpose& purpose);
 template <class Call>
 using Kernel = void (*)(Call);
 
-// Makes a device the current one, and the one before it again.
+// Makes a device the current one, and the one before it again. Where CUDA knows no device at all
+// nothing happens: whatever is started then fails, and can say what it was.
 class DeviceGuard {
  public:
   explicit DeviceGuard(int device);
@@ -48,15 +44,16 @@ void check(cudaError_t error, const std::string& what);
 
 // How many blocks of a kernel, or clusters of blocks, the device runs at a time; 0 where it runs
 // none. The device is asked once.
-int64_t room_for(const void* kernel, const Shape& shape, int device);
+int64_t room_for(const Purpose& purpose, const void* kernel, const Shape& shape, int device);
 
 template <class Call>
-int64_t room_for(Kernel<Call> kernel, const Shape& shape, const CudaPlace& place) {
-  return room_for(reinterpret_cast<const void*>(kernel), shape, place.device);
+int64_t room_for(const Purpose& purpose, Kernel<Call> kernel, const Shape& shape,
+                 const CudaPlace& place) {
+  return room_for(purpose, reinterpret_cast<const void*>(kernel), shape, place.device);
 }
 
 // A counter that is 0, and is the call's alone until its kernel has left it at 0.
-uint32_t* counter_for(const CudaPlace& place);
+uint32_t* counter_for(const Purpose& purpose, const CudaPlace& place);
 
 template <class... Parameters, class... Arguments>
 void launch(const Purpose& purpose, void (*kernel)(Parameters...), int64_t blocks,

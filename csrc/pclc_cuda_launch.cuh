@@ -39,9 +39,13 @@ template <typename T, class Call>
 void start(const char* name, Kernel<Call> kernel, const Call& c, int64_t work, int64_t teams,
            Shape shape, const CudaPlace& place) {
   shape.shared_bytes += sizeof(Shared<T>);
-  const int64_t most = std::min<int64_t>(room_for(kernel, shape, place), kMaxBlocks);
-  const int64_t groups = std::max<int64_t>(1, std::min((work + teams - 1) / teams, most));
-  launch(Purpose{name, c.rows, c.classes}, kernel, groups * shape.cluster, shape, place, c);
+  const Purpose purpose{name, c.rows, c.classes};
+  const int64_t room = room_for(purpose, kernel, shape, place);
+  int64_t groups = (work + teams - 1) / teams;
+  if (groups > room) groups = room;
+  if (groups > kMaxBlocks) groups = kMaxBlocks;
+  if (groups < 1) groups = 1;
+  launch(purpose, kernel, groups * shape.cluster, shape, place, c);
 }
 
 template <class S, LcMode kMode, typename T = typename S::Compute>
@@ -74,9 +78,10 @@ void forward_long_rows(const ForwardCall<T>& c, const CudaPlace& place) {
       const int64_t share = (vectors_of<S>(c) + cluster - 1) / cluster;
       const Shape shape{threads, cluster, static_cast<size_t>(share) * sizeof(Words)};
       const Shape whole{threads, cluster, shape.shared_bytes + sizeof(Shared<T>)};
-      if (room_for<ForwardCall<T>>(forward_long<S, kMode, true>, whole, place) == 0) continue;
       const char* name = cluster == 1 ? "forward_shared" : "forward_cluster";
-      return start<T>(name, forward_long<S, kMode, true>, c, c.rows, 1, shape, place);
+      const Kernel<ForwardCall<T>> kernel = forward_long<S, kMode, true>;
+      if (room_for(Purpose{name, c.rows, c.classes}, kernel, whole, place) == 0) continue;
+      return start<T>(name, kernel, c, c.rows, 1, shape, place);
     }
   }
   const int threads = c.classes <= 1024 ? kSmallBlock : kLongThreads<S, false>;
@@ -147,7 +152,8 @@ void Launches<S>::forward(const Problem& p, const Outputs& out, void* workspace,
            {kSmallBlock, 1, sizeof(Shared<T>)}, place, static_cast<const Call<T>&>(c), sums);
     c.parts = sums;
   }
-  if (p.reduction != Reduction::kNone) c.blocks_done = counter_for(place);
+  const Purpose purpose{"forward", p.rows, p.classes};
+  if (p.reduction != Reduction::kNone) c.blocks_done = counter_for(purpose, place);
   with_mode(c.terms.lc_mode, [&](auto mode) { device::forward<S, mode>(c, place); });
 }
 

@@ -65,7 +65,8 @@ def test_channels_last_images_and_dynamic_shapes(backend: str) -> None:
     compiled = torch.compile(
         lambda a, y: pc_lc_loss(a, y, backend=backend), fullgraph=True, dynamic=True
     )
-    for shape in ((2, 5, 3, 4), (3, 6, 5, 2), (4, 5, 4, 4)):
+    # More than 8 rows: a size below 2 or like another one would be no symbol of its own.
+    for shape in ((2, 5, 3, 4), (3, 6, 5, 2), (4, 5, 2, 3)):
         logits, target = make_problem(*shape)
         logits = logits.detach().to(memory_format=torch.channels_last).requires_grad_()
         loss = compiled(logits, target)

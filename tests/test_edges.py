@@ -114,16 +114,13 @@ def test_one_unbatched_row(backend: str) -> None:
 def test_ties_go_to_the_lowest_index(backend: str) -> None:
     for fill in (0.0, 5.0):  # the tie at the end of a row, and all over it
         for row in ([5.0, 1.0, 5.0], widen([5.0, 1.0, 5.0], fill)):
-            _, stats = pc_lc_loss(
-                torch.tensor([row] * len(row)),
-                torch.arange(len(row)),
-                return_stats=True,
-                backend=backend,
-            )
+            labels = sorted({*range(3), *range(len(row) - 3, len(row))})
+            logits = torch.tensor([row] * len(labels))
+            _, stats = pc_lc_loss(logits, torch.tensor(labels), return_stats=True, backend=backend)
             top = [k for k, value in enumerate(row) if value == 5.0]
-            expected = [next(k for k in top if k != y) for y in range(len(row))]
+            expected = [next(k for k in top if k != y) for y in labels]
             assert stats.runner_up.tolist() == expected
-            assert stats.correct.tolist() == [y == top[0] for y in range(len(row))]
+            assert stats.correct.tolist() == [y == top[0] for y in labels]
 
 
 @both
@@ -281,8 +278,8 @@ def test_stats_are_detached_and_shaped_like_target(backend: str) -> None:
 def test_layouts(backend: str, dtype: torch.dtype) -> None:
     """Every memory format gives what the contiguous rows give, and the gradient in its place."""
     generator = torch.Generator().manual_seed(0)
-    images = torch.randn(2, 6, 4, 3, generator=generator).to(dtype)
-    target = torch.randint(6, (2, 4, 3), generator=generator)
+    images = torch.randn(2, 6, 2, 2, generator=generator).to(dtype)
+    target = torch.randint(6, (2, 2, 2), generator=generator)
     rows = images.movedim(1, -1).reshape(-1, 6).contiguous()
     expected, expected_grad = loss_and_grad(rows, target.reshape(-1), backend)
     for layout in (
@@ -296,8 +293,8 @@ def test_layouts(backend: str, dtype: torch.dtype) -> None:
         assert loss == expected
         assert grad.shape == images.shape
         assert grad.movedim(1, -1).reshape(-1, 6).equal(expected_grad)
-    wide = torch.randn(12, 9, generator=generator).to(dtype)
-    for view in (wide[:, 2:8], wide[::2, :6], wide.t()[:6].t(), wide[:1, :6].expand(12, 6)):
+    wide = torch.randn(8, 9, generator=generator).to(dtype)
+    for view in (wide[:, 2:8], wide[::2, :6], wide.t()[:6].t(), wide[:1, :6].expand(8, 6)):
         labels = torch.arange(len(view)) % 6
         loss, grad = loss_and_grad(view, labels, backend)
         same, same_grad = loss_and_grad(view.contiguous(), labels, backend)

@@ -10,9 +10,9 @@ import functools
 import torch
 from torch import Tensor
 
-from ..options import LC_MODES, REDUCTIONS, Options
+from ..options import Options
 from ..tensors import check_targets, values_may_be_read
-from . import ARITHMETIC
+from . import ARITHMETIC, problem_arguments
 
 try:
     from .. import _cuda  # type: ignore[attr-defined]
@@ -21,11 +21,6 @@ try:
 except ImportError as error:  # built without nvcc
     _cuda = None
     _import_error = str(error).removesuffix(f" ({error.path})")  # results name no folders
-
-# The order of the enumerations in csrc/pclc.h.
-_DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.float64: 3}
-_REDUCTIONS = {name: number for number, name in enumerate(REDUCTIONS)}
-_LC_MODES = {name: number for number, name in enumerate(LC_MODES)}
 
 
 def unavailable() -> str:
@@ -102,7 +97,7 @@ def forward(
     if is_reduced:
         workspace = torch.empty(_cuda.WORKSPACE_BYTES, dtype=torch.uint8, device=device)
     _cuda.forward_cuda(
-        *_problem(logits, target, weight, options),
+        *problem_arguments(logits, target, weight, options),
         *addresses,
         0 if workspace is None else workspace.data_ptr(),
         *_place(device.index),
@@ -135,7 +130,7 @@ def backward(
         stride = upstream.stride(0)
     row_stats = row_stats.contiguous()
     _cuda.backward_cuda(
-        *_problem(logits, target, weight, options),
+        *problem_arguments(logits, target, weight, options),
         row_stats.data_ptr(),
         upstream.data_ptr(),
         stride,
@@ -148,24 +143,3 @@ def backward(
 def _place(device: int) -> tuple[int, int]:
     """The device and its current stream."""
     return device, torch._C._cuda_getCurrentRawStream(device)
-
-
-def _problem(
-    logits: Tensor, target: Tensor, weight: Tensor | None, options: Options
-) -> tuple[int | bool, ...]:
-    """The arguments that forward and backward share; the tensors must outlive the call."""
-    rows, classes = logits.shape
-    return (
-        logits.data_ptr(),
-        target.data_ptr(),
-        0 if weight is None else weight.data_ptr(),
-        _DTYPES[logits.dtype],
-        rows,
-        classes,
-        logits.stride(0),
-        options.ignore_index,
-        _REDUCTIONS[options.reduction],
-        _LC_MODES[options.lc_mode],
-        options.pc_mean,
-        options.coefficients.data_ptr(),
-    )

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..options import LC_MODES, REDUCTIONS, Options
+from ..options import Options
 from ..tensors import target_error
-from . import ARITHMETIC
+from . import ARITHMETIC, problem_arguments
 
 try:
     from .. import _C  # type: ignore[attr-defined]
@@ -16,11 +16,6 @@ try:
 except ImportError as error:  # an installation without a compiler still has the reference
     _C = None
     _import_error = str(error)
-
-# The order of the enumerations in csrc/pclc.h.
-_DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.float64: 3}
-_REDUCTIONS = {name: number for number, name in enumerate(REDUCTIONS)}
-_LC_MODES = {name: number for number, name in enumerate(LC_MODES)}
 
 
 def unavailable() -> str:
@@ -74,7 +69,7 @@ def forward(
         addresses[3:] = [statistic.data_ptr() for statistic in stats]
         outputs += stats
     bad_target = _C.forward_cpu(
-        *_problem(logits, target, weight, options), *addresses, torch.get_num_threads()
+        *problem_arguments(logits, target, weight, options), *addresses, torch.get_num_threads()
     )
     if bad_target >= 0:
         raise target_error(target, bad_target, logits.shape[1])
@@ -103,7 +98,7 @@ def backward(
         upstream = upstream.reshape(-1)
         stride = upstream.stride(0)
     bad_target = _C.backward_cpu(
-        *_problem(logits, target, weight, options),
+        *problem_arguments(logits, target, weight, options),
         row_stats.data_ptr(),
         upstream.data_ptr(),
         stride,
@@ -112,24 +107,3 @@ def backward(
     )
     if bad_target >= 0:
         raise target_error(target, bad_target, logits.shape[1])
-
-
-def _problem(
-    logits: Tensor, target: Tensor, weight: Tensor | None, options: Options
-) -> tuple[int | bool, ...]:
-    """The arguments that forward and backward share; the tensors must outlive the call."""
-    rows, classes = logits.shape
-    return (
-        logits.data_ptr(),
-        target.data_ptr(),
-        0 if weight is None else weight.data_ptr(),
-        _DTYPES[logits.dtype],
-        rows,
-        classes,
-        logits.stride(0),
-        options.ignore_index,
-        _REDUCTIONS[options.reduction],
-        _LC_MODES[options.lc_mode],
-        options.pc_mean,
-        options.coefficients.data_ptr(),
-    )

@@ -21,6 +21,7 @@ import triton.language as tl
 
 from .triton_row import RowStats, Terms, row_grad, row_loss, row_probs, shift_of
 from .triton_tile import (
+    classes_from,
     count_row,
     count_tile,
     element_grad,
@@ -205,6 +206,9 @@ def forward_kernel(
         g = row_grad(true_logit, p, s, terms, scale, LC_MODE)
         grad_row_ptr = grad_ptr + row * classes
         if IN_REGISTERS and (LC_MODE == "hard" or B <= KEPT):
+            # Counted anew from a 0 that the compiler does not know: k above would take a register
+            # for each element until here.
+            k = classes_from(tl.multiple_of(tl.minimum(classes, 0), 16), R, B)
             grad = element_grad(k, a, e, label, true_logit, s, p, g, terms.lc_cap, LC_MODE)
             tl.store(grad_row_ptr + k, grad, mask=k < tl.where(exists, classes, 0))
         else:

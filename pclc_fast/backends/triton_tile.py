@@ -59,11 +59,18 @@ def rows_of(group, R: tl.constexpr):
 
 
 @triton.jit
-def load_false(row_ptr, begin, limit, label, T: tl.constexpr, R: tl.constexpr, B: tl.constexpr):
-    """Classes and their logits up to `limit`; -inf at the true class and beyond the limit."""
+def classes_from(begin, R: tl.constexpr, B: tl.constexpr):
+    """The B classes of a block that starts at `begin`."""
     k = begin + tl.arange(0, B)
     if R > 1:
         k = k[None, :]
+    return k
+
+
+@triton.jit
+def load_false(row_ptr, begin, limit, label, T: tl.constexpr, R: tl.constexpr, B: tl.constexpr):
+    """Classes and their logits up to `limit`; -inf at the true class and beyond the limit."""
+    k = classes_from(begin, R, B)
     a = tl.load(row_ptr + k, mask=k < limit, other=-float("inf")).to(T)
     return k, tl.where(k == label, -float("inf"), a)
 

@@ -32,10 +32,10 @@ FINISHING = {**LAUNCH, "num_warps": 32}  # of finish_kernel: one program waits f
 SMALLEST_BLOCK = 16
 
 # Elements of a tile, its warps and the registers of a thread, for rows of up to so many elements.
-# The registers are what 32 warps on an SM leave (a row of 16K has them all to itself), twice that
-# for float64, and enough that nothing is spilled to the stack.
+# The registers are what 28 to 32 warps on an SM leave, twice that for 32 elements a thread and for
+# float64: enough that nothing is spilled to the stack. A row of 16K has an SM to itself.
 TILES = {
-    tl.float32: ((256, 4, 64), (1024, 4, 64), (4096, 8, 64), (8192, 16, 64), (16384, 32, 64)),
+    tl.float32: ((256, 4, 72), (1024, 4, 64), (4096, 4, 128), (8192, 8, 128), (16384, 16, 128)),
     tl.float64: ((256, 4, 168), (1024, 4, 168), (4096, 16, 128)),
 }
 # The block of longer rows. For each of its elements a thread keeps three numbers from block to
@@ -47,7 +47,7 @@ LONG = {
     (tl.float64, False): (2048, 8, 255),
 }
 # Backward has nothing to remember from block to block.
-BACKWARD_BLOCK = {tl.float32: (4096, 8, 64), tl.float64: (4096, 16, 128)}
+BACKWARD_BLOCK = {tl.float32: (2048, 4, 80), tl.float64: (4096, 16, 128)}
 
 
 def tiling(classes: int, arithmetic: tl.dtype, lc_mode: str) -> Tiling:

@@ -240,12 +240,12 @@ inline void run_cluster() {
 }  // namespace emulated
 
 template <class Call>
-int64_t room_for(Kernel<Call>, const Shape& shape, const CudaPlace&) {
+int64_t room_for(const Purpose&, Kernel<Call>, const Shape& shape, const CudaPlace&) {
   if (shape.shared_bytes > emulated::gpu.shared_bytes) return 0;
   return shape.cluster > 1 ? emulated::gpu.clusters : emulated::gpu.blocks;
 }
 
-inline uint32_t* counter_for(const CudaPlace&) { return &emulated::gpu.counter; }
+inline uint32_t* counter_for(const Purpose&, const CudaPlace&) { return &emulated::gpu.counter; }
 
 template <class... Parameters, class... Arguments>
 void launch(const Purpose& purpose, void (*kernel)(Parameters...), int64_t blocks,

@@ -13,10 +13,12 @@ import pytest
 import torch
 
 from pclc_fast import backends, pc_lc_loss
-from pclc_fast.backends import cuda
+from pclc_fast.backends import cuda, problem_arguments
 from pclc_fast.dispatch import choose
+from pclc_fast.options import Options
 
 MOST = 2**31 - 2**16
+COEFFICIENTS = torch.tensor([0.9, 1.0, 0.05, 0.0, 0.0], dtype=torch.float64)
 built = pytest.mark.skipif(cuda._cuda is None, reason="built without nvcc")
 
 
@@ -114,21 +116,52 @@ def test_the_module_answers_without_a_gpu(tmp_path: Path) -> None:
     )
     reason, failure = done.stdout.splitlines()
     assert reason.startswith("it runs on NVIDIA GPUs")
-    assert "cudaGetDevice" in failure or "cudaSetDevice" in failure
+    assert failure.startswith("CUDA device 0: ")
+
+
+def problem_of(rows: int, classes: int, reduction: str) -> tuple[int | bool, ...]:
+    logits, target = torch.empty(rows, classes), torch.empty(rows, dtype=torch.int64)
+    options = Options(COEFFICIENTS, -100, reduction, "hard", False)
+    return problem_arguments(logits, target, None, options)
+
+
+def expect_failure(beginning: str, function: Any, problem: Any, addresses: list[int]) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("with a GPU it would run")
+    with pytest.raises(RuntimeError, match=rf"{beginning}: .*\(cudaError\w+\)"):
+        function(*problem, *addresses, 0, 0)
 
 
 @built
-def test_a_call_that_fails_says_which() -> None:
-    """Without a device nothing can start: the error is Python's and names where it happened."""
-    if torch.cuda.is_available():
-        pytest.skip("with a GPU nothing fails")
-    from pclc_fast.options import make_options
+@pytest.mark.parametrize(
+    ("rows", "classes", "reduction", "kernel"),
+    [
+        (2, 3, "none", "forward_lanes"),  # the device is asked what it has room for
+        (2, 1000, "none", "forward_warp"),
+        (2, 5000, "none", "forward_block"),
+        (2, 20_000, "none", "forward_shared"),
+        (2, 3, "sum", "forward"),  # for a counter, which all of them share
+        (5000, 3, "mean", "prepare_weights"),  # started at once
+    ],
+)
+def test_a_launch_that_fails_says_which(
+    rows: int, classes: int, reduction: str, kernel: str
+) -> None:
+    """Nothing can start without a device, so that no address is looked at but the coefficients'."""
+    expect_failure(
+        f"CUDA kernel {kernel} for {rows} rows of {classes} classes",
+        cuda._cuda.forward_cuda,
+        problem_of(rows, classes, reduction),
+        [0] * 8,
+    )
 
-    options = make_options(
-        ignore_index=-100, reduction="sum", margin=0.9, pc_weight=1.0, lc_weight=0.0,
-        lc_cap=0.0, lc_mode="hard", pc_mean=False, ce_weight=0.0, label_smoothing=0.0,
-    )  # fmt: skip
-    logits, target = torch.zeros(2, 3), torch.zeros(2, dtype=torch.int64)
-    problem = cuda._problem(logits, target, None, options)
-    with pytest.raises(RuntimeError, match=r"cuda[A-Z]\w+: .*\(cudaError\w+\)"):
-        cuda._cuda.forward_cuda(*problem, *[0] * 8, 0, 0)
+
+@built
+@pytest.mark.parametrize(("classes", "kernel"), [(3, "backward_lanes"), (1000, "backward_warp")])
+def test_a_backward_that_fails_says_which(classes: int, kernel: str) -> None:
+    expect_failure(
+        f"CUDA kernel {kernel} for 2 rows of {classes} classes",
+        cuda._cuda.backward_cuda,
+        problem_of(2, classes, "sum"),
+        [0, 0, 0, False, 0],
+    )

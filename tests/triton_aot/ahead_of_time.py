@@ -18,11 +18,8 @@ from triton.compiler import ASTSource
 
 ARCHITECTURES = (80, MAIN, 100)  # A100, H100 and H200, B200
 # Of a thread. What ptxas has no register for is spilled to the stack, in device memory. Nothing on
-# sm_90 with Triton 3.6 to 3.8. The same table is used elsewhere, where ptxas needs a few registers
-# more: 16 of them. So does Triton 3.9, with up to 64 bytes in tiles of 16 elements a thread; what
-# frees it of them, twice the registers for a warp, halves the programs on a multiprocessor.
-_NEWER = tuple(map(int, triton.__version__.split(".")[:2])) >= (3, 9)
-STACK_BYTES = {80: 64, 90: 64 if _NEWER else 0, 100: 64}
+# sm_90. The same table is used elsewhere, where ptxas needs a few registers more: 16 of them.
+STACK_BYTES = {80: 64, 90: 0, 100: 64}
 _REGISTERS = 65536  # of a multiprocessor, on all of them
 # How many warps the registers of a multiprocessor must suffice for, and for one program at least.
 # float64 needs twice the registers.

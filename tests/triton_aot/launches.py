@@ -33,6 +33,7 @@ DTYPES = {
 }
 MODES = ("hard", "soft", "all")
 COEFFICIENTS = (0.995, 1.0, 0.05, 0.0, 0.25)
+BETWEEN = (32, 64, 128, 512, 2048)  # the blocks of fewer elements than a tile's
 FEW, MANY = 5, TARGETS.value + 1  # rows: the weights of many are summed by a launch of its own
 _OPTIONS = ("num_warps", "num_stages", "enable_fp_fusion", "maxnreg")
 
@@ -155,7 +156,8 @@ def _calls(dtype: str) -> Iterator[tuple[str, int, Callable[[int, torch.dtype, s
 
     Every tile with what training asks for and, but for float16, with all that can be asked for. The
     dtypes differ in conversions and in bytes, so one stands for the others in the rest: bfloat16
-    for rows that are not aligned, float32 for calls that ask for less.
+    for rows that are not aligned and for the blocks between tiles, float32 for calls that ask for
+    less.
     """
     tiles = [elements for elements, *_ in TILES[tl.float64 if dtype == "fp64" else tl.float32]]
     blocks = tiles[-1] + 16
@@ -164,7 +166,7 @@ def _calls(dtype: str) -> Iterator[tuple[str, int, Callable[[int, torch.dtype, s
         if dtype != "fp16":
             yield "full", classes, everything
     if dtype == "bf16":
-        for classes in (16, *tiles, tiles[-1] + 2):
+        for classes in (16, *BETWEEN, *tiles, tiles[-1] + 2):
             yield "odd", classes - 1, train
     if dtype == "fp32":
         for classes in (tiles[1], blocks):

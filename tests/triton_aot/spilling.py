@@ -10,7 +10,7 @@ import json
 from ahead_of_time import compile_launch
 from launches import MAIN, Launch, launches
 
-ELEMENTS = 65536  # of a row in registers: 64 for each of 1024 threads, which have 64 registers each
+ELEMENTS = 65536  # of a row in registers: as many for each of 512 threads as it has registers
 
 
 def in_a_tile_of(launch: Launch, elements: int) -> Launch:
