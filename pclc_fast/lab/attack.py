@@ -62,7 +62,8 @@ def attack(config: AttackConfig, arguments: Sequence[str]) -> None:
         )
         paths = save_result(out, result)
         PiecesInFolder(out).remove()
-        console.print("", result_table(result), sep="\n")
+        if result.epsilons:
+            console.print("", result_table(result), sep="\n")
         for line in headline(result):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
         for path in paths:
