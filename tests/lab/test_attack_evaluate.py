@@ -117,6 +117,21 @@ def test_a_result_survives_the_disk(result: Result, tmp_path: Path) -> None:
         assert a.equal(b)
     document = json.loads((tmp_path / "attacks.json").read_text(encoding="utf-8"))
     assert document["summary"]["worst_case"][0]["correct"] == result.worst_case(0.05).correct
+    images = (tmp_path / "adversarial.safetensors").read_bytes()
+    moved = back.adversarial._replace(position=back.adversarial.position + 1)
+    save_result(tmp_path, dataclasses.replace(result, adversarial=moved))
+    with pytest.raises(ValueError, match=r"safetensors cannot be used: its images are not those"):
+        load_result(tmp_path)
+    (tmp_path / "adversarial.safetensors").write_bytes(images)
+    for name, value in (("seed", "0"), ("epsilons", ["a"]), ("images", []), ("cells", None)):
+        (tmp_path / "attacks.json").write_text(json.dumps({**document, name: value}))
+        with pytest.raises(ValueError, match=r"attacks\.json cannot be used"):
+            load_result(tmp_path)
+    document["cells"][0]["fooled"][0] = 1000
+    (tmp_path / "attacks.json").write_text(json.dumps(document))
+    with pytest.raises(ValueError, match=r"attacks\.json cannot be used: list index out of range"):
+        load_result(tmp_path)
+    save_result(tmp_path, result)
     (tmp_path / "adversarial.safetensors").write_bytes(b"no")
     with pytest.raises(ValueError, match=r"adversarial\.safetensors cannot be used"):
         load_result(tmp_path)
