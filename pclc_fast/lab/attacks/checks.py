@@ -159,7 +159,7 @@ def cautions(network: Network, images: Tensor, labels: Tensor, logits: Tensor) -
                 "the accuracy comes out too high. Give the logits before the softmax",
             )
         )
-    found += _unsteady(network, images[:_SAMPLE])
+    found += _unsteady(network, images[:_SAMPLE], logits[:_SAMPLE])
     accuracy = (logits.argmax(dim=1) == labels).double().mean().item()
     guessing = 1 / logits.shape[1]
     if accuracy <= guessing:
@@ -180,10 +180,13 @@ def looks_like_probabilities(logits: Tensor) -> bool:
     return bool((exact >= 0).all() and (exact <= 1).all() and ((sums - 1).abs() < 1e-3).all())
 
 
-def _unsteady(network: Network, images: Tensor) -> list[Caution]:
+def _unsteady(network: Network, images: Tensor, logits: Tensor) -> list[Caution]:
     """Whether the same images get the same answer, a second time and in another batch."""
-    once, twice = network.logits(images), network.logits(images)
-    if _differ(once, twice):
+    half = -(-len(images) // 2)
+    parted = torch.cat([network.logits(part) for part in torch.split(images, half)])
+    if not _differ(logits, parted):
+        return []
+    if _differ(network.logits(images), network.logits(images)):
         return [
             Caution(
                 "random-forward",
@@ -192,19 +195,13 @@ def _unsteady(network: Network, images: Tensor) -> list[Caution]:
                 "randomness, so the accuracy is neither an upper nor a lower bound",
             )
         ]
-    half = len(images) // 2
-    parted = torch.cat(
-        [network.logits(part) for part in (images[:half], images[half:]) if len(part)]
-    )
-    if _differ(once, parted):
-        return [
-            Caution(
-                "batch-dependent",
-                "What the model answers for an image depends on the others in the batch: attacks "
-                "drop images from the batch, so the result depends on the batch size",
-            )
-        ]
-    return []
+    return [
+        Caution(
+            "batch-dependent",
+            "What the model answers for an image depends on the others in the batch: attacks "
+            "drop images from the batch, so the result depends on the batch size",
+        )
+    ]
 
 
 def _differ(a: Tensor, b: Tensor) -> bool:
