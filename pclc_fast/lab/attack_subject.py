@@ -82,12 +82,11 @@ def subject_of_factory(options: AttackConfig) -> Subject:
     """What --model makes, with the weights of --weights, and the test images of --data."""
     assert options.model is not None
     assert options.weights is not None
-    assert options.out is not None
     network = _made(options.model)
     _load_weights(network, options.weights)
     facts = {"factory": options.model, "weights": str(options.weights)}
     data = _data(options, None)
-    return _subject(options.model, options.out, network, facts, data, options)
+    return _subject(options.model, options.weights.parent, network, facts, data, options)
 
 
 def substitute_of(folder: Path, subject: Subject) -> nn.Module:
