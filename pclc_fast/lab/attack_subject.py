@@ -173,7 +173,13 @@ def _made(name: str) -> nn.Module:
 def _load_weights(network: nn.Module, path: Path) -> None:
     try:
         network.load_state_dict(safetensors_tensors(path.read_bytes()))
-    except (OSError, SafetensorError, RuntimeError) as error:
+    except SafetensorError as error:
+        raise RunError(
+            f"{path} cannot be used as the model's weights: it is no safetensors file ({error}). "
+            "safetensors.torch.save_file writes one; what torch.save writes is not read",
+            code=2,
+        ) from error
+    except (OSError, RuntimeError) as error:
         raise RunError(f"{path} cannot be used as the model's weights: {error}", code=2) from error
     network.eval()
 

@@ -19,10 +19,19 @@ from pclc_fast.lab.attacks import load_result
 from pclc_fast.lab.models import small_cnn
 
 FACTORY = """
+import torch
+
 from pclc_fast.lab.models import small_cnn
 
 def make():
     return small_cnn(seed=1)
+
+class Sure(torch.nn.Sequential):
+    def forward(self, images):
+        return super().forward(images).softmax(dim=1)
+
+def sure():
+    return Sure(*small_cnn(seed=1))
 
 def wrong():
     return 3
@@ -98,6 +107,12 @@ def test_any_model_is_attacked(
     assert result.clean.accuracy > 0.9
     assert result.model.facts["factory"] == "factory:make"
     capsys.readouterr()
+    model = ["--model", "factory:sure", "--weights", str(weights), "--out", "sure"]
+    assert cli.run([*start, *model]) == 0
+    shown = capsys.readouterr().err
+    assert (
+        0 < shown.index("warning: softmax") < shown.index("fooled in")
+    )  # before the time is spent
     for name, message in (
         ("factory:wrong", "must make a torch.nn.Module; it made int"),
         ("factory:none", "cannot be made: module 'factory' has no attribute 'none'"),

@@ -49,7 +49,7 @@ IMAGES, LABELS = torch.full((8, 1, 2, 2), 0.5), torch.zeros(8, dtype=torch.int64
         ({"preset": "weak"}, ValueError, "preset must be one of strong, paper, released; got weak"),
         ({"eps": "0.1"}, TypeError, "a number or a list of numbers; got '0.1'"),
         ({"eps": (0.1, None)}, TypeError, "a number or a list of numbers"),
-        ({"eps": torch.full((8,), 0.1)}, ValueError, "attack_images takes one for each image"),
+        ({"eps": torch.full((9,), 0.1)}, ValueError, "attack_images takes one for each image"),
         ({"eps": None}, ValueError, "eps must be given: fgsm, pgd, mt, square has none of its own"),
         ({"seed": -1}, ValueError, "seed must be an integer from 0"),
         ({"seed": 0.5}, ValueError, "seed must be an integer from 0"),

@@ -26,7 +26,8 @@ def check_epsilons(epsilons: float | Sequence[float] | Tensor, norm: Norm) -> li
     if not values or len(set(values)) < len(values):
         raise ValueError(
             f"eps must be one or more different numbers, each a budget for all images; got "
-            f"{values[:8]} (attack_images takes one for each image)"
+            f"{values[:8]}"
+            + (" (attack_images takes one for each image)" if len(values) > 8 else "")
         )
     if not all(0 <= e < math.inf for e in values):
         raise ValueError(f"eps must be finite and not negative; got {values}")
