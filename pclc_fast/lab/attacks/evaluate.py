@@ -135,14 +135,14 @@ def _subjects(
         checks.check_mode(each)
     device = _device(model, images)
     images, labels = images.detach().to(device), labels.detach().to(device).long()
-    size = batch_size or (256 if device.type == "cpu" else 1024)
+    size = int(batch_size or (256 if device.type == "cpu" else 1024))
     network = Network(model, size)
     other = None if substitute is None else Network(substitute, size)
     logits = checks.clean_logits(network, images)
     checks.check_logits(logits, labels)
     if other is not None:
         checks.check_substitute(other.logits(images[:size]), logits)
-    return Subjects(network, other, images, labels, logits, Noise(seed))
+    return Subjects(network, other, images, labels, logits, Noise(int(seed)))
 
 
 def _device(model: Model, images: Tensor) -> torch.device:

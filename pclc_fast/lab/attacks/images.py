@@ -62,7 +62,7 @@ def attack_images(
         logits=logits,
         ball=BALLS[norm].around(images.detach(), sizes.expand(len(labels))),
         positions=torch.arange(len(labels), device=images.device),
-        noise=Noise(seed),
+        noise=Noise(int(seed)),
         substitute=None if substitute is None else Network(substitute, batch_size),
     )
     return Found.joined([ATTACKS[attack].run(part, **settings) for part in task.split(batch_size)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from numbers import Integral
 from typing import Any, NamedTuple
 
 from .apgd import apgd
@@ -70,7 +71,7 @@ def check(spec: Spec) -> None:
         raise TypeError(f"the settings of {name}: {error}") from error
     for count in _COUNTS:
         value = settings.get(count, 1)
-        if not isinstance(value, int) or value < 1:
+        if not isinstance(value, Integral) or value < 1:
             raise ValueError(f"{count} of {name} must be an integer, at least 1; got {value}")
     objective(settings.get("loss", "ce"), rescaled=False)
 
