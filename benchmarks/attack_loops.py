@@ -69,6 +69,28 @@ def gradient_ascent(
         return _kept(model(attacked), labels, attacked, found)
 
 
+def tutorial_pgd(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    epsilon: float,
+    steps: int,
+    step_size: float,
+    random_start: bool = True,
+) -> Tensor:
+    """PGD as tutorials write it: gradients of the weights come too, and the last iterate counts."""
+    attacked = images + random_start * torch.empty_like(images).uniform_(-epsilon, epsilon)
+    for _ in range(steps):
+        attacked = attacked.clamp(0, 1).detach().requires_grad_()
+        model.zero_grad()
+        F.cross_entropy(model(attacked), labels).backward()
+        assert attacked.grad is not None
+        change = (attacked + step_size * attacked.grad.sign() - images).clamp(-epsilon, epsilon)
+        attacked = images + change
+    return attacked.clamp(0, 1).detach()
+
+
 def towards_each_class(
     model: nn.Module,
     images: Tensor,

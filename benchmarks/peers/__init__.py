@@ -4,7 +4,7 @@
 
 ``model`` is an nn.Module in evaluation mode, ``images`` [N, C, H, W] float32 in [0, 1], ``labels``
 [N] int64; pixels stay within ``epsilon`` up to rounding. What a peer does otherwise than ours is
-said where it is called. Used by tests/peers and by benchmarks.attacks.
+said where it is called. Used by tests/lab/test_peers.py and benchmarks.attacks.
 """
 
 from __future__ import annotations

@@ -62,7 +62,8 @@ def attack(config: AttackConfig, arguments: Sequence[str]) -> None:
         )
         paths = save_result(out, result)
         PiecesInFolder(out).remove()
-        console.print("", result_table(result), sep="\n")
+        if result.epsilons:
+            console.print("", result_table(result), sep="\n")
         for line in headline(result):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
         for path in paths:
@@ -105,8 +106,11 @@ def _evaluated(config: AttackConfig, subject: Subject, out: Path, console: Conso
         soft_wrap=True,
     )
     substitute = None if config.substitute is None else substitute_of(config.substitute, subject)
-    with warnings.catch_warnings(record=True) as noted:
+    with warnings.catch_warnings():
         warnings.simplefilter("always")
+        warnings.showwarning = lambda message, *_: console.print(
+            f"warning: {message}", markup=False, highlight=False, soft_wrap=True
+        )
         try:
             return evaluate(
                 subject.network,
@@ -130,8 +134,6 @@ def _evaluated(config: AttackConfig, subject: Subject, out: Path, console: Conso
             ) from error
         finally:
             shown.end()
-            for warning in noted:
-                console.print(f"warning: {warning.message}", markup=False, highlight=False)
 
 
 def _preset(config: AttackConfig, subject: Subject) -> Preset:

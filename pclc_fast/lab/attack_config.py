@@ -59,7 +59,8 @@ class AttackConfig:
     device: str = "auto"
     """cpu, cuda or cuda:N. auto: a GPU where there is one."""
     out: Annotated[Path | None, tyro.conf.arg(aliases=["--save-dir"])] = None
-    """Folder for attacks.json and adversarial.safetensors. None: RUN/attacks/PRESET."""
+    """Folder for attacks.json and adversarial.safetensors. None: attacks/PRESET in the folder of
+    the run, or of the weights."""
     overwrite: bool = False
     """Put the result in the place of one that is there."""
 
@@ -71,7 +72,7 @@ class AttackConfig:
                 "and --data"
             )
         if self.model is not None:
-            missing = [n for n in ("weights", "data", "out") if getattr(self, n) is None]
+            missing = [n for n in ("weights", "data") if getattr(self, n) is None]
             if ":" not in self.model:
                 raise ValueError(f"--model must be package.module:factory; got {self.model}")
             if missing:

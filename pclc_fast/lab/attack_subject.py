@@ -82,12 +82,11 @@ def subject_of_factory(options: AttackConfig) -> Subject:
     """What --model makes, with the weights of --weights, and the test images of --data."""
     assert options.model is not None
     assert options.weights is not None
-    assert options.out is not None
     network = _made(options.model)
     _load_weights(network, options.weights)
     facts = {"factory": options.model, "weights": str(options.weights)}
     data = _data(options, None)
-    return _subject(options.model, options.out, network, facts, data, options)
+    return _subject(options.model, options.weights.parent, network, facts, data, options)
 
 
 def substitute_of(folder: Path, subject: Subject) -> nn.Module:
@@ -174,7 +173,13 @@ def _made(name: str) -> nn.Module:
 def _load_weights(network: nn.Module, path: Path) -> None:
     try:
         network.load_state_dict(safetensors_tensors(path.read_bytes()))
-    except (OSError, SafetensorError, RuntimeError) as error:
+    except SafetensorError as error:
+        raise RunError(
+            f"{path} cannot be used as the model's weights: it is no safetensors file ({error}). "
+            "safetensors.torch.save_file writes one; what torch.save writes is not read",
+            code=2,
+        ) from error
+    except (OSError, RuntimeError) as error:
         raise RunError(f"{path} cannot be used as the model's weights: {error}", code=2) from error
     network.eval()
 

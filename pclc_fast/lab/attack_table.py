@@ -40,9 +40,9 @@ def headline(result: Result) -> list[str]:
     lines = [f"{images}; {result.seconds:.0f} seconds"]
     lines += [
         f"{attack.title}, {cell.norm} without a budget: {_percent(left)} % correct, "
-        f"median distance {sorted(cell.distance)[len(cell.distance) // 2]:.3g}"
+        + (f"median distance {_median(cell.distance):.3g}" if cell.distance else "none fooled")
         for attack in result.attacks
-        if (cell := result.cell(attack.key, None)) and cell.distance
+        if (cell := result.cell(attack.key, None))
         if (left := result.alone(cell))
     ]
     return lines
@@ -53,6 +53,10 @@ def _entry(result: Result, attack: Attack, epsilon: float) -> str:
         return _percent(dict(result.cumulative_shares(epsilon)).get(attack.key))
     cell = result.cell(attack.key, epsilon)
     return _percent(result.alone(cell) if cell else None)
+
+
+def _median(values: list[float]) -> float:
+    return sorted(values)[len(values) // 2]
 
 
 def _percent(share: Share | None) -> str:

@@ -219,6 +219,11 @@ def test_each_image_may_have_a_budget_of_its_own(
     found = pgd(mixed, steps=5, step_size=0.3, per_epsilon=True, iterate="last")
     assert (distances("Linf", found.images, images) <= sizes).all()
     assert found.images[0].equal(images[0])
+    options = {"steps": 5, "step_size": 0.3, "per_epsilon": True, "iterate": "last"}
+    public = attack_images(undefended, images, labels, "pgd", epsilon=sizes, **options)
+    assert public.images.equal(found.images)
+    with pytest.raises(ValueError, match=r"one for each of 40 images; got \[39\]"):
+        attack_images(undefended, images, labels, "pgd", epsilon=sizes[1:], **options)
     one = task_of(undefended, images, labels, sizes[20].item())
     same = pgd(one, steps=5, step_size=0.3, per_epsilon=True, iterate="last")
     assert found.images[20].equal(same.images[20])

@@ -18,6 +18,11 @@ def flat(classes: int = 3) -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(4, classes)).eval()
 
 
+def one(*attacks: str, has_budget: bool = True, **settings: Any) -> Preset:
+    """A preset of attacks that all have the same settings."""
+    return Preset("p", tuple(Spec(a, a, a, settings, has_budget=has_budget) for a in attacks))
+
+
 IMAGES, LABELS = torch.full((8, 1, 2, 2), 0.5), torch.zeros(8, dtype=torch.int64)
 
 
@@ -42,8 +47,22 @@ IMAGES, LABELS = torch.full((8, 1, 2, 2), 0.5), torch.zeros(8, dtype=torch.int64
         ({"eps": float("nan")}, ValueError, "finite"),
         ({"norm": "L1"}, ValueError, "norm must be Linf or L2; got 'L1'"),
         ({"preset": "weak"}, ValueError, "preset must be one of strong, paper, released; got weak"),
-        ({"seed": -1}, ValueError, "seed must be from 0"),
-        ({"batch_size": 0}, ValueError, "batch_size must be at least 1; got 0"),
+        ({"eps": "0.1"}, TypeError, "a number or a list of numbers; got '0.1'"),
+        ({"eps": (0.1, None)}, TypeError, "a number or a list of numbers"),
+        ({"eps": torch.full((9,), 0.1)}, ValueError, "attack_images takes one for each image"),
+        ({"eps": None}, ValueError, "eps must be given: fgsm, pgd, mt, square has none of its own"),
+        ({"seed": -1}, ValueError, "seed must be an integer from 0"),
+        ({"seed": 0.5}, ValueError, "seed must be an integer from 0"),
+        ({"batch_size": 0}, ValueError, "batch_size must be an integer, at least 1; got 0"),
+        ({"batch_size": 2.5}, ValueError, "batch_size must be an integer, at least 1; got 2.5"),
+        ({"preset": Preset("none", ())}, ValueError, "must have attacks"),
+        ({"preset": one("fgsm", "fgsm")}, ValueError, "different keys; got .'fgsm', 'fgsm'."),
+        ({"preset": one("pdg")}, ValueError, "the attack must be one of fgsm, .*; got pdg"),
+        ({"preset": one("fgsm", loss="none")}, ValueError, "the loss must be one of .*; got none"),
+        ({"preset": one("pgd", steps=3)}, TypeError, "settings of pgd: missing .*step_size"),
+        ({"preset": one("fgsm", steps=3)}, TypeError, "settings of fgsm: .*unexpected .*steps"),
+        ({"preset": one("square", queries=0)}, ValueError, "queries of square must be .* 1; got 0"),
+        ({"preset": one("fgsm", has_budget=False)}, ValueError, "nearest .* leave eps out"),
     ],
 )
 def test_what_makes_no_sense(change: dict[str, Any], error: type[Exception], message: str) -> None:
@@ -64,6 +83,8 @@ def test_what_makes_no_sense(change: dict[str, Any], error: type[Exception], mes
         (lambda x: x.flatten(1)[:, :1], "at least 2 classes apart; it has 1"),
         (lambda x: (x > 0.4).flatten(1).float(), "cannot be differentiated"),
         (lambda x: flat()(x.detach()), "cannot be differentiated"),
+        (flat().double(), r"cannot take float32 images \[8, 1, 2, 2\]: .*dtype"),
+        (nn.Sequential(nn.Conv2d(3, 3, 2), nn.Flatten()).eval(), "cannot take .* 3 channels"),
     ],
 )
 def test_models_that_cannot_be_evaluated(model: Any, message: str) -> None:
@@ -71,6 +92,25 @@ def test_models_that_cannot_be_evaluated(model: Any, message: str) -> None:
         model.training = False
     with pytest.raises(ValueError, match=message):
         evaluate(model, IMAGES, LABELS, eps=0.1, preset=QUICK)
+
+
+def test_nothing_can_be_attacked_where_nothing_is_differentiated() -> None:
+    with (
+        torch.inference_mode(),
+        pytest.raises(ValueError, match=r"call this outside of torch.inference_mode"),
+    ):
+        evaluate(flat(), IMAGES, LABELS, eps=0.1, preset=QUICK)
+
+
+def test_a_model_that_normalises_in_place_is_evaluated_as_any_other() -> None:
+    images, model = torch.rand(8, 1, 2, 2), flat()
+    before, labels = images.clone(), model((images - 0.5) / 0.1).argmax(dim=1)
+    results = [
+        evaluate(m, images, labels, eps=0.05, preset=QUICK)
+        for m in (lambda x: model(x.sub_(0.5).div_(0.1)), lambda x: model((x - 0.5) / 0.1))
+    ]
+    assert images.equal(before)
+    assert results[0].minimum_epsilon() == results[1].minimum_epsilon()
 
 
 def cautions_of(model: Any, labels: Tensor = LABELS, **options: Any) -> dict[str, str]:

@@ -69,7 +69,7 @@ def evaluated(
         victim.model,
         victim.images,
         victim.labels,
-        eps=1.0 if is_nearest else epsilon,
+        eps=epsilon,
         norm="L2" if is_nearest else "Linf",
         preset=Preset("one", (spec,)),
         seed=seed,

@@ -60,13 +60,19 @@ def schedule(
     """What runs, the smallest epsilon first, and the epsilons.
 
     Raises:
-        ValueError: none were asked for, and an attack has none of its own.
+        ValueError: none were asked for, and an attack has none of its own; or the other way round.
     """
-    own = {epsilon for spec in preset.specs for epsilon in spec.epsilons}
-    if eps is None and not own:
-        raise ValueError(f"preset {preset.name} has no epsilons of its own: eps must be given")
-    epsilons = sorted(own if eps is None else eps)
     bounded = [spec for spec in preset.specs if spec.has_budget]
+    bare = [spec.key for spec in bounded if not spec.epsilons]
+    if eps is None and bare:
+        raise ValueError(f"eps must be given: {', '.join(bare)} has none of its own")
+    if eps is not None and not bounded:
+        free = ", ".join(spec.key for spec in preset.specs)
+        raise ValueError(
+            f"{free} looks for the nearest image that fools, however far, so an epsilon would say "
+            "nothing: leave eps out (None), or add an attack that has a budget"
+        )
+    epsilons = sorted(set().union(*(s.epsilons for s in bounded)) if eps is None else eps)
     stops = [
         Stop(spec, epsilon, spec.norm or norm)
         for epsilon in epsilons

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from numbers import Integral
 
 import torch
 from torch import Tensor, nn
@@ -16,12 +17,19 @@ _SAME = 1e-3  # how far two answers may differ by the order of additions, relati
 _BATCH_NORM = (nn.modules.batchnorm._BatchNorm,)
 
 
-def check_epsilons(epsilons: Sequence[float], norm: Norm) -> list[float]:
-    """Return them ascending; raises ValueError where they make no sense."""
+def check_epsilons(epsilons: float | Sequence[float] | Tensor, norm: Norm) -> list[float]:
+    """Return them ascending; raises TypeError or ValueError where they make no sense."""
     check_norm(norm)
-    values = [float(e) for e in epsilons]
+    try:
+        values = torch.as_tensor(epsilons, dtype=torch.float64).reshape(-1).tolist()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"eps must be a number or a list of numbers; got {epsilons!r}") from error
     if not values or len(set(values)) < len(values):
-        raise ValueError(f"eps must be one or more different numbers; got {values}")
+        raise ValueError(
+            f"eps must be one or more different numbers, each a budget for all images; got "
+            f"{values[:8]}"
+            + (" (attack_images takes one for each image)" if len(values) > 8 else "")
+        )
     if not all(0 <= e < math.inf for e in values):
         raise ValueError(f"eps must be finite and not negative; got {values}")
     if norm == "Linf" and max(values) > 1:
@@ -64,10 +72,10 @@ def check_images(images: Tensor, labels: Tensor) -> None:
 
 def check_seed(seed: int, batch_size: int | None) -> None:
     """Raise ValueError where they make no sense."""
-    if not 0 <= seed < 2**63:
-        raise ValueError(f"seed must be from 0 to 2^63 - 1; got {seed}")
-    if batch_size is not None and batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1; got {batch_size}")
+    if not isinstance(seed, Integral) or not 0 <= seed < 2**63:
+        raise ValueError(f"seed must be an integer from 0 to 2^63 - 1; got {seed}")
+    if batch_size is not None and (not isinstance(batch_size, Integral) or batch_size < 1):
+        raise ValueError(f"batch_size must be an integer, at least 1; got {batch_size}")
 
 
 def check_substitute(logits: Tensor, of_model: Tensor) -> None:
@@ -80,7 +88,9 @@ def check_substitute(logits: Tensor, of_model: Tensor) -> None:
 
 
 def check_mode(model: Model | None) -> None:
-    """Raise ValueError for a model in train mode."""
+    """Raise ValueError for a model in train mode, and where nothing can be differentiated."""
+    if torch.is_inference_mode_enabled():
+        raise ValueError("attacks need gradients: call this outside of torch.inference_mode()")
     if not isinstance(model, nn.Module):
         return
     modules = [model, *(m for m in model.modules() if isinstance(m, _BATCH_NORM))]
@@ -90,6 +100,18 @@ def check_mode(model: Model | None) -> None:
             "would mix the images of a batch and learn from the attacks, so the result would be of "
             "another model than the one that is used. Call model.eval() first"
         )
+
+
+def clean_logits(network: Network, images: Tensor) -> Tensor:
+    """The model's answer to the clean images; raises ValueError where it cannot take them."""
+    try:
+        return network.logits(images)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        raise ValueError(
+            f"the model cannot take float32 images {list(images.shape)}: {error}"
+        ) from error
 
 
 def check_logits(logits: Tensor, labels: Tensor) -> None:
@@ -139,7 +161,7 @@ def cautions(network: Network, images: Tensor, labels: Tensor, logits: Tensor) -
                 "the accuracy comes out too high. Give the logits before the softmax",
             )
         )
-    found += _unsteady(network, images[:_SAMPLE])
+    found += _unsteady(network, images[:_SAMPLE], logits[:_SAMPLE])
     accuracy = (logits.argmax(dim=1) == labels).double().mean().item()
     guessing = 1 / logits.shape[1]
     if accuracy <= guessing:
@@ -160,10 +182,13 @@ def looks_like_probabilities(logits: Tensor) -> bool:
     return bool((exact >= 0).all() and (exact <= 1).all() and ((sums - 1).abs() < 1e-3).all())
 
 
-def _unsteady(network: Network, images: Tensor) -> list[Caution]:
+def _unsteady(network: Network, images: Tensor, logits: Tensor) -> list[Caution]:
     """Whether the same images get the same answer, a second time and in another batch."""
-    once, twice = network.logits(images), network.logits(images)
-    if _differ(once, twice):
+    half = -(-len(images) // 2)
+    parted = torch.cat([network.logits(part) for part in torch.split(images, half)])
+    if not _differ(logits, parted):
+        return []
+    if _differ(network.logits(images), network.logits(images)):
         return [
             Caution(
                 "random-forward",
@@ -172,19 +197,13 @@ def _unsteady(network: Network, images: Tensor) -> list[Caution]:
                 "randomness, so the accuracy is neither an upper nor a lower bound",
             )
         ]
-    half = len(images) // 2
-    parted = torch.cat(
-        [network.logits(part) for part in (images[:half], images[half:]) if len(part)]
-    )
-    if _differ(once, parted):
-        return [
-            Caution(
-                "batch-dependent",
-                "What the model answers for an image depends on the others in the batch: attacks "
-                "drop images from the batch, so the result depends on the batch size",
-            )
-        ]
-    return []
+    return [
+        Caution(
+            "batch-dependent",
+            "What the model answers for an image depends on the others in the batch: attacks "
+            "drop images from the batch, so the result depends on the batch size",
+        )
+    ]
 
 
 def _differ(a: Tensor, b: Tensor) -> bool:

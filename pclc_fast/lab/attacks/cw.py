@@ -70,7 +70,7 @@ def carlini_wagner(
 def _attack(
     task: Task, steps: int, lr: float, search_steps: int, first_c: float, confidence: float
 ) -> Found:
-    count, tally = task.labels, Tally(steps, task.labels.device)
+    count, tally = task.labels, Tally(steps)
     like = torch.zeros_like(count, dtype=torch.float64)
     search = _Search(
         like + first_c,

@@ -73,7 +73,7 @@ class Found(NamedTuple):
             torch.zeros_like(task.labels, dtype=torch.bool),
             task.images.clone(),
             torch.full_like(task.labels, -1),
-            Tally(steps, task.labels.device).sums,
+            Tally(steps).sums,
             0,
             0,
         )
@@ -195,7 +195,7 @@ def _ascend(
 ) -> Found:
     lanes = Lanes.of(task, restarts, targets)
     rule = make_rule(lanes)
-    found, tally = Found.nothing(task, steps), Tally(steps, task.labels.device)
+    found, tally = Found.nothing(task, steps), Tally(steps)
     whole = len(lanes.image)
     images = lanes.ball.project(start(lanes))
     for step in range(steps + 1):
@@ -224,6 +224,8 @@ def _ascend(
 def _take(found: Found, step: int, lanes: Lanes, images: Tensor, fooled: Tensor) -> Tensor:
     """Note the images fooled at this step; return the indices of the lanes of all others."""
     (hits,) = fooled.nonzero(as_tuple=True)
+    if not len(hits):
+        return torch.arange(len(images), device=images.device)
     owners = lanes.image[hits]
     is_first = torch.ones_like(owners, dtype=torch.bool)
     is_first[1:] = owners[1:] != owners[:-1]

@@ -24,7 +24,7 @@ from .pieces import Pieces
 from .preset import Preset, Spec
 from .presets import find_preset
 from .provenance import data_subject, digest, model_subject, peak_memory
-from .registry import ATTACKS, unfit
+from .registry import ATTACKS, check, unfit
 from .result import Attack, Caution, Images, Norm, Result
 
 
@@ -48,7 +48,8 @@ def evaluate(
         model: images [B, ...] in [0, 1] to logits [B, K]; a module must be in evaluation mode.
         images: what the budgets are around.
         labels: the true classes.
-        eps: budgets; None: those of the preset. What fools within one fools within a larger one.
+        eps: budgets for all images; None: those of the preset, as there must be where none of its
+            attacks has one. What fools within one fools within a larger one.
         norm: of the budgets, "Linf" or "L2".
         preset: "strong", "paper", "released", or attacks of one's own.
         seed: random starts and directions; those of an image do not depend on the others.
@@ -66,13 +67,13 @@ def evaluate(
     """
     start = time.perf_counter()
     checks.check_norm(norm)
+    asked = None if eps is None else checks.check_epsilons(eps, norm)
     subjects = _subjects(model, images, labels, substitute, seed, batch_size)
     classes = subjects.logits.shape[1]
     whole = find_preset(preset, tuple(images.shape[1:]), classes)
+    _check_specs(whole, norm)
     fitting, left_out = _fitting(whole, norm, classes, has_substitute=substitute is not None)
-    asked = None if eps is None else [eps] if isinstance(eps, (int, float)) else list(eps)
     stops, epsilons = schedule(fitting, asked, norm)
-    epsilons = checks.check_epsilons(epsilons, norm)
     cautions = [*_look_out(subjects, stops), *left_out]
     for caution in cautions:
         warnings.warn(f"{caution.code}: {caution.message}", stacklevel=2)
@@ -134,20 +135,30 @@ def _subjects(
         checks.check_mode(each)
     device = _device(model, images)
     images, labels = images.detach().to(device), labels.detach().to(device).long()
-    size = batch_size or (256 if device.type == "cpu" else 1024)
+    size = int(batch_size or (256 if device.type == "cpu" else 1024))
     network = Network(model, size)
     other = None if substitute is None else Network(substitute, size)
-    logits = network.logits(images)
+    logits = checks.clean_logits(network, images)
     checks.check_logits(logits, labels)
     if other is not None:
         checks.check_substitute(other.logits(images[:size]), logits)
-    return Subjects(network, other, images, labels, logits, Noise(seed))
+    return Subjects(network, other, images, labels, logits, Noise(int(seed)))
 
 
 def _device(model: Model, images: Tensor) -> torch.device:
     """Where the model is; where the images are, for a model that does not say."""
     parameters = model.parameters() if isinstance(model, nn.Module) else iter(())
     return next((p.device for p in parameters), images.device)
+
+
+def _check_specs(preset: Preset, norm: Norm) -> None:
+    keys = [spec.key for spec in preset.specs]
+    if not keys or len(set(keys)) < len(keys):
+        raise ValueError(f"a preset must have attacks with different keys; got {keys}")
+    for spec in preset.specs:
+        check(spec)
+        if spec.epsilons:
+            checks.check_epsilons(spec.epsilons, spec.norm or norm)
 
 
 def _fitting(

@@ -77,6 +77,7 @@ def bim(
     step_size: float,
     per_epsilon: bool = False,
     loss: str = "ce",
+    rescaled: bool = False,
     iterate: Iterate = "any",
 ) -> Found:
     """Steps along the sign of the gradient from the clean image.
@@ -84,7 +85,7 @@ def bim(
     Kurakin, Goodfellow and Bengio, "Adversarial Examples in the Physical World", 2017.
     """
     size = constant(step_size, per_epsilon=per_epsilon)
-    return _steps(task, loss, False, at_clean, size, steps=steps, iterate=iterate)
+    return _steps(task, loss, rescaled, at_clean, size, steps=steps, iterate=iterate)
 
 
 def pgd(
@@ -117,6 +118,7 @@ def mim(
     per_epsilon: bool = False,
     decay: float = 1.0,
     loss: str = "ce",
+    rescaled: bool = False,
     iterate: Iterate = "any",
 ) -> Found:
     """Steps along accumulated gradients from the clean image.
@@ -124,7 +126,8 @@ def mim(
     Dong et al., "Boosting Adversarial Attacks with Momentum", CVPR 2018.
     """
     size = constant(step_size, per_epsilon=per_epsilon)
-    return _steps(task, loss, False, at_clean, size, decay=decay, steps=steps, iterate=iterate)
+    options: dict[str, Any] = {"decay": decay, "steps": steps, "iterate": iterate}
+    return _steps(task, loss, rescaled, at_clean, size, **options)
 
 
 def _steps(

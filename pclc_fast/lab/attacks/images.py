@@ -12,7 +12,8 @@ from .balls import BALLS
 from .engine import Found, Task
 from .network import Model, Network
 from .noise import Noise
-from .registry import ATTACKS
+from .preset import Spec
+from .registry import ATTACKS, check, unfit
 from .result import Norm
 
 
@@ -22,7 +23,7 @@ def attack_images(
     labels: Tensor,  # [N], int64, on the same device
     attack: str,
     *,
-    epsilon: float,
+    epsilon: float | Tensor,  # or [N]: one for each image
     norm: Norm = "Linf",
     seed: int = 0,
     batch_size: int = 256,
@@ -35,25 +36,33 @@ def attack_images(
     within the budget and [0, 1] exactly.
 
     Raises:
-        TypeError, ValueError: as ``evaluate``; there is no such attack; a setting is missing.
+        TypeError, ValueError: as ``evaluate``; there is no such attack; a setting is missing or
+            makes no sense.
     """
-    if attack not in ATTACKS:
-        raise ValueError(f"the attack must be one of {', '.join(ATTACKS)}; got {attack}")
+    spec = Spec(attack, attack, attack, settings)
+    check(spec)
     checks.check_images(images, labels)
     checks.check_seed(seed, batch_size)
     checks.check_mode(model)
-    checks.check_epsilons([epsilon], norm)
+    sizes = torch.as_tensor(epsilon, dtype=torch.float64, device=images.device)
+    checks.check_epsilons(sorted(set(sizes.reshape(-1).tolist())), norm)
+    if sizes.ndim and sizes.shape != labels.shape:
+        raise ValueError(
+            f"epsilon must be one number, or one for each of {len(labels)} images; got "
+            f"{list(sizes.shape)}"
+        )
     network = Network(model, batch_size)
-    logits = network.logits(images)
+    logits = checks.clean_logits(network, images)
     checks.check_logits(logits, labels)
-    sizes = torch.full((len(labels),), epsilon, dtype=torch.float64, device=images.device)
+    if reason := unfit(spec, norm, logits.shape[1], has_substitute=substitute is not None):
+        raise ValueError(f"{attack} cannot be run: {reason}")
     task = Task(
         network=network,
         labels=labels.long(),
         logits=logits,
-        ball=BALLS[norm].around(images.detach(), sizes),
+        ball=BALLS[norm].around(images.detach(), sizes.expand(len(labels))),
         positions=torch.arange(len(labels), device=images.device),
-        noise=Noise(seed),
+        noise=Noise(int(seed)),
         substitute=None if substitute is None else Network(substitute, batch_size),
     )
     return Found.joined([ATTACKS[attack].run(part, **settings) for part in task.split(batch_size)])

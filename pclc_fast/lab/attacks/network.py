@@ -59,7 +59,7 @@ class Network:
         if missing > 0 and len(images):
             padding = images[:1].expand(missing, *images.shape[1:])
             return self._model(torch.cat([images, padding]))[: len(images)]
-        return self._model(images)
+        return self._model(images.clone())  # for models that normalise in place
 
 
 def misclassified(logits: Tensor, labels: Tensor) -> Tensor:

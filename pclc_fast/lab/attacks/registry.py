@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
+from numbers import Integral
 from typing import Any, NamedTuple
 
 from .apgd import apgd
@@ -10,7 +12,7 @@ from .cw import carlini_wagner
 from .decomposition import margin_decomposition
 from .engine import Found, Task
 from .gradient import bim, fgsm, mim, pgd
-from .objectives import classes_needed
+from .objectives import classes_needed, objective
 from .preset import Spec
 from .result import Norm, Threat
 from .scores import random_noise, spsa, square
@@ -41,6 +43,37 @@ ATTACKS: dict[str, Entry] = {
     "square": Entry(square, "score", ("Linf",)),
     "random-noise": Entry(random_noise, "noise"),
 }
+_COUNTS = (
+    "steps",
+    "restarts",
+    "queries",
+    "samples",
+    "tries",
+    "search_steps",
+    "scouting",
+    "scouts",
+)
+
+
+def check(spec: Spec) -> None:
+    """See that an attack can be run at all, before hours go into those ahead of it.
+
+    Raises:
+        TypeError: a setting is missing, or not one of this attack's.
+        ValueError: there is no such attack or loss, or a count is below 1: it would try nothing.
+    """
+    name, settings = spec.attack, dict(spec.settings)
+    if name not in ATTACKS:
+        raise ValueError(f"the attack must be one of {', '.join(ATTACKS)}; got {name}")
+    try:
+        inspect.signature(ATTACKS[name].run).bind(None, **settings)
+    except TypeError as error:
+        raise TypeError(f"the settings of {name}: {error}") from error
+    for count in _COUNTS:
+        value = settings.get(count, 1)
+        if not isinstance(value, Integral) or value < 1:
+            raise ValueError(f"{count} of {name} must be an integer, at least 1; got {value}")
+    objective(settings.get("loss", "ce"), rescaled=False)
 
 
 def unfit(spec: Spec, norm: Norm, classes: int, *, has_substitute: bool) -> str | None:

@@ -6,7 +6,8 @@ import dataclasses
 import json
 import math
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from safetensors import SafetensorError
 from safetensors.torch import load as safetensors_tensors
@@ -32,17 +33,22 @@ def load_result(folder: Path) -> Result:
     """Read both files of a folder; ``adversarial`` is None where the second is not there.
 
     Raises:
-        ValueError: one cannot be read, is damaged or of another format; the message names it.
+        ValueError: one cannot be read, is damaged or of another format, or is not of the same
+            evaluation as the other; the message names it.
     """
     path = folder / RESULT
     try:
         result = from_json(json.loads(path.read_text(encoding="utf-8")))
+        fooled = [(i, e) for i, e in enumerate(result.minimum_epsilon()) if e is not None]
         path = folder / IMAGES
         if not path.exists():
             return result
-        tensors = safetensors_tensors(path.read_bytes())
-        return dataclasses.replace(result, adversarial=Adversarial(**tensors))
-    except (OSError, ValueError, SafetensorError, TypeError) as error:
+        kept = Adversarial(**safetensors_tensors(path.read_bytes()))
+        positions = zip(kept.position.tolist(), kept.epsilon.tolist(), strict=True)
+        if list(positions) != [pair for pair in fooled if pair[0] in result.images.correct]:
+            raise ValueError(f"its images are not those of the {RESULT} beside it")
+        return dataclasses.replace(result, adversarial=kept)
+    except (OSError, ValueError, SafetensorError, TypeError, IndexError) as error:
         raise ValueError(f"{path} cannot be used: {error}") from error
 
 
@@ -85,9 +91,25 @@ def _typed(kind: Any, value: Any) -> Any:
         (item,) = get_args(kind)
         if not isinstance(value, list):
             raise TypeError(f"a list was expected, got {value!r:.40}")
-        return [_typed(item, v) for v in value] if dataclasses.is_dataclass(item) else value
-    if dataclasses.is_dataclass(kind):
+        if dataclasses.is_dataclass(item):
+            return [_typed(item, v) for v in value]
+        if set(map(type, value)) <= _types(item):
+            return value
+    elif dataclasses.is_dataclass(kind):
         hints = get_type_hints(kind)
         names = [f.name for f in dataclasses.fields(kind) if f.name != "adversarial"]
         return kind(**{name: _typed(hints[name], value[name]) for name in names})  # type: ignore[operator]
-    return value
+    elif type(value) in _types(kind):
+        return value
+    raise TypeError(f"{kind} was expected, got {value!r:.40}")
+
+
+def _types(kind: Any) -> set[type]:
+    """Which types of JSON a field may have; null stands for the numbers that JSON lacks."""
+    if kind is float:
+        return {int, float, type(None)}
+    if get_origin(kind) in (Union, UnionType):
+        return set().union(*map(_types, get_args(kind)))
+    if get_origin(kind) is Literal:
+        return set(map(type, get_args(kind)))
+    return {get_origin(kind) or kind}

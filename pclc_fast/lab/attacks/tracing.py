@@ -9,42 +9,70 @@ from .network import Looked
 from .result import Trace
 
 _VANISHING = 1e-8
+_Seen = tuple[int, Tensor]  # at a step, of each lane: [..., L]
 _ROWS = ("active", "fooled", "loss", "losses", "log", "logs", "pixels", "zero", "tiny", "broken")
 
 
 class Tally:
     """Sums for each step; those of two batches of one attack add up.
 
-    Kept where the images are: reading them would wait for a GPU at each step.
+    What was seen is put aside and summed in the end. At each step that would cost as much as a
+    small batch does, and reading it would wait for a GPU.
     """
 
-    def __init__(self, steps: int, device: torch.device) -> None:
-        self.sums = torch.zeros(len(_ROWS), steps + 1, dtype=torch.float64, device=device)
+    def __init__(self, steps: int) -> None:
+        self._count = steps + 1
+        self._fooled: list[_Seen] = []
+        self._values: list[_Seen] = []
+        self._gradients: list[_Seen] = []
 
     def look(self, step: int, fooled: Tensor, looked: Looked | None) -> None:
         """Take in the lanes [L] that are active at ``step``."""
-        self.sums[0, step] += len(fooled)
-        self.sums[1, step] += fooled.sum()
-        if looked is None or not len(fooled):
+        self._fooled.append((step, fooled))
+        if looked is None:
             return
-        has_value = looked.value.isfinite()
-        self.sums[2, step] += looked.value.where(has_value, 0.0).double().sum()
-        self.sums[3, step] += has_value.double().sum()
-        if looked.gradient is None:
-            return
-        largest = looked.gradient.detach().abs().flatten(1).amax(dim=1).double()  # NaN travels
-        is_broken = ~largest.isfinite()
-        is_used = (largest > 0) & ~is_broken
-        self.sums[4:, step] += torch.stack(
-            [
-                largest.where(is_used, 1.0).log().sum(),
-                is_used.double().sum(),
-                (looked.gradient == 0).flatten(1).double().mean(dim=1).sum(),
-                (largest == 0).double().sum(),
-                (is_used & (largest < _VANISHING)).double().sum(),
-                is_broken.double().sum(),
-            ]
-        )
+        self._values.append((step, looked.value))
+        if looked.gradient is not None and len(fooled):
+            flat = looked.gradient.flatten(1)
+            largest = flat.abs().amax(dim=1)  # NaN travels
+            zeros = 1 - torch.count_nonzero(flat, dim=1) / flat.shape[1]
+            self._gradients.append((step, torch.stack([largest, zeros])))
+
+    @property
+    def sums(self) -> Tensor:
+        """What there is so far: [rows, steps + 1], float64, on the CPU."""
+        sums = torch.zeros(len(_ROWS), self._count, dtype=torch.float64)
+        for first, seen, rows_of in (
+            (0, self._fooled, lambda fooled: [torch.ones_like(fooled), fooled]),
+            (2, self._values, _of_values),
+            (4, self._gradients, _of_gradients),
+        ):
+            if seen:
+                steps = torch.tensor([step for step, _ in seen])
+                lanes = torch.tensor([found.shape[-1] for _, found in seen])
+                found = torch.cat([found for _, found in seen], dim=-1).double().cpu()
+                rows = torch.stack(rows_of(found))
+                sums[first : first + len(rows)].index_add_(1, steps.repeat_interleave(lanes), rows)
+        return sums
+
+
+def _of_values(value: Tensor) -> list[Tensor]:
+    has_value = value.isfinite()
+    return [value.where(has_value, 0.0), has_value.double()]
+
+
+def _of_gradients(seen: Tensor) -> list[Tensor]:
+    largest, zeros = seen
+    is_broken = ~largest.isfinite()
+    is_used = (largest > 0) & ~is_broken
+    return [
+        largest.where(is_used, 1.0).log(),
+        is_used.double(),
+        zeros,
+        (largest == 0).double(),
+        (is_used & (largest < _VANISHING)).double(),
+        is_broken.double(),
+    ]
 
 
 def trace(sums: Tensor | None) -> Trace:
