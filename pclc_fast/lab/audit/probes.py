@@ -43,9 +43,9 @@ class Probed:
         return self.result.norm if self.result else "Linf"
 
     def logits(self, images: Tensor) -> Tensor:
-        """What the model makes of any number of images."""
+        """What the model makes of any number of images; it may write into what it is shown."""
         with torch.no_grad():
-            parts = [self.model(images[i : i + _BATCH]) for i in range(0, len(images), _BATCH)]
+            parts = [self.model(batch.clone()) for batch in images.split(_BATCH)]
         return torch.cat(parts)
 
     def attack(self, preset: Preset, epsilons: Sequence[float]) -> Result:
@@ -94,12 +94,13 @@ def _look(probed: Probed) -> Evidence:
     scale = max(1e-12, once.abs().max().item())
     changed = int((once.argmax(dim=1) != twice.argmax(dim=1)).sum())
     grey = probed.images.shape[1] == 1
-    given = probed.result.epsilons if probed.result else list(_GREY if grey else _COLOUR)
+    given = probed.result.epsilons if probed.result else []
     farthest = 1.0 if probed.norm == "Linf" else math.sqrt(probed.images[0].numel())
+    smaller = [e for e in given if 0 < e < farthest / 2]
     return Evidence(
         classes=once.shape[1],
         clean=(once.argmax(dim=1) == probed.labels).cpu(),
-        epsilons=_some([e for e in given if 0 < e < farthest / 2]),
+        epsilons=_some(smaller or list(_GREY if grey else _COLOUR)),
         large=farthest / 2,
         everything=farthest,
         repeats=Repeats(changed, (once - twice).abs().max().item() / scale),
