@@ -263,7 +263,7 @@ def test_a_second_ctrl_c_does_not_wait(
     finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def step(*_: Any) -> None:
-        signal.raise_signal(signal.SIGINT)  # handled before the next, which os.kill does not promise
+        signal.raise_signal(signal.SIGINT)  # handled before the next is sent
         signal.raise_signal(signal.SIGINT)
 
     shutil.copytree(finished, "run")

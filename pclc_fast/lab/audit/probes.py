@@ -45,7 +45,7 @@ class Probed:
     def logits(self, images: Tensor) -> Tensor:
         """What the model makes of any number of images; it may write into what it is shown."""
         with torch.no_grad():
-            parts = [self.model(batch.clone()) for batch in images.split(_BATCH)]
+            parts = [self.model(batch.clone()) for batch in torch.split(images, _BATCH)]
         return torch.cat(parts)
 
     def attack(self, preset: Preset, epsilons: Sequence[float]) -> Result:
