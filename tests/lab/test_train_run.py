@@ -268,9 +268,12 @@ def test_a_second_ctrl_c_does_not_wait(
 
     shutil.copytree(finished, "run")
     Path("run/state.pt").unlink()
+    # A shell starts what it puts into the background with the signal ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with monkeypatch.context() as patch:
         patch.setattr(session.Trainer, "_step", step)
         assert train("--resume", "run") == 130
+    signal.signal(signal.SIGINT, before)
     said = capsys.readouterr().err
     assert (
         "pclc: interrupted. The last saved state is intact: go on by pclc train --resume " in said
