@@ -16,21 +16,22 @@ namespace pclc {
 #define PCLC_INLINE inline
 #endif
 
-// exp(x) for x <= 0: with t = x / ln 2, exp(x) = 2^n 2^r, n = round(t), r = t - n, |r| <= 1/2, the
-// last factor by a minimax polynomial (relative error 3e-9). Rounding t costs about what rounding x
-// to begin with has cost. 0 where the result is not a normal number; NaN for NaN; of no meaning for
-// x > 0.
+// exp(x) for x <= 0: exp(x) = 2^n exp(r), n = round(x / ln 2), |r| <= ln 2 / 2, the last factor by
+// a minimax polynomial 1 + r + r^2 p(r) (relative error 3e-9). 0 where the result is not a normal
+// number; NaN for NaN; of no meaning for x > 0.
 PCLC_INLINE float exp_nonpositive(float x) {
   constexpr float kRound = 12583039.0f;  // 1.5 * 2^23 + 127: adding it rounds to an integer
   constexpr float kLog2e = 1.44269504088896341f;
+  constexpr float kLn2Hi = 0.693359375f, kLn2Lo = -2.12194440e-4f;
   const float shifted = x * kLog2e + kRound;
-  const float r = x * kLog2e - (shifted - kRound);
-  float q = 1.5594678e-4f;
-  q = q * r + 1.3406644e-3f;
-  q = q * r + 9.6176930e-3f;
-  q = q * r + 5.5503106e-2f;
-  q = q * r + 2.4022653e-1f;
-  q = q * r + 6.9314721e-1f;
+  const float n = shifted - kRound;
+  const float r = (x - n * kLn2Hi) - n * kLn2Lo;
+  float q = 1.3814540176801306e-3f;
+  q = q * r + 8.3687451089425907e-3f;
+  q = q * r + 4.1668390783547913e-2f;
+  q = q * r + 1.6666520399042531e-1f;
+  q = q * r + 4.9999993432129291e-1f;
+  q = q * r + 1.0f;
   q = q * r + 1.0f;
   const uint32_t power = std::bit_cast<uint32_t>(shifted) << 23;  // of n + 127
   const float result = q * std::bit_cast<float>(power);
