@@ -51,9 +51,22 @@ struct LaneGroup {
     }
   }
 
-  // As reduce_row: a NaN is passed over by the maximum and travels through the sum.
+  // The sums of RowStats.
   template <LcMode kMode>
-  PCLC_INLINE void reduce(int64_t classes, T cap, RowStats<T>* stats) {
+  PCLC_INLINE void add_up(int64_t classes, T cap, T* exp_sum, T* lc_sum, T* lc_count) const {
+    for (int64_t k = 0; k < classes; ++k) {
+#pragma omp simd
+      for (int64_t lane = 0; lane < kLanes; ++lane) {
+        const LcTerms<T> lc = lc_terms<kMode>(a[k][lane], e[k][lane], true_logit[lane], cap);
+        exp_sum[lane] += e[k][lane];
+        lc_sum[lane] += lc.sum;
+        lc_count[lane] += lc.count;
+      }
+    }
+  }
+
+  // As reduce_row: a NaN is passed over by the maximum and travels through the sum.
+  PCLC_INLINE void reduce(int64_t classes, const Terms<T>& terms, RowStats<T>* stats) {
     using Index = decltype(order_key(T(0)));  // as wide as T, so that one mask serves both
     T top[kLanes], exp_sum[kLanes] = {}, lc_sum[kLanes] = {}, lc_count[kLanes] = {};
     Index runner_up[kLanes];
@@ -70,14 +83,16 @@ struct LaneGroup {
       }
     }
     exponentiate(classes, top);
-    for (int64_t k = 0; k < classes; ++k) {
-#pragma omp simd
-      for (int64_t lane = 0; lane < kLanes; ++lane) {
-        const LcTerms<T> lc = lc_terms<kMode>(a[k][lane], e[k][lane], true_logit[lane], cap);
-        exp_sum[lane] += e[k][lane];
-        lc_sum[lane] += lc.sum;
-        lc_count[lane] += lc.count;
-      }
+    switch (terms.lc_mode) {
+      case LcMode::kHard:
+        add_up<LcMode::kHard>(classes, terms.lc_cap, exp_sum, lc_sum, lc_count);
+        break;
+      case LcMode::kSoft:
+        add_up<LcMode::kSoft>(classes, terms.lc_cap, exp_sum, lc_sum, lc_count);
+        break;
+      case LcMode::kAll:
+        add_up<LcMode::kAll>(classes, terms.lc_cap, exp_sum, lc_sum, lc_count);
+        break;
     }
     for (int64_t lane = 0; lane < kLanes; ++lane) {
       stats[lane] = {top[lane], exp_sum[lane], lc_sum[lane], lc_count[lane], 0, 0, runner_up[lane]};
@@ -94,6 +109,13 @@ struct LaneGroup {
   }
 
   template <LcMode kMode>
+  PCLC_INLINE void write_false(int64_t classes, int64_t lane, const ElementGrad<T>& element,
+                               Stored* __restrict grad) const {
+    for (int64_t k = 0; k < classes; ++k) {
+      grad[k] = S::store(element.template at<kMode>(a[k][lane], e[k][lane]));
+    }
+  }
+
   PCLC_INLINE void write(int64_t classes, int64_t lane, const RowProbs<T>& probs,
                          const RowStats<T>& stats, const Terms<T>& terms, T scale,
                          Stored* __restrict grad) const {
@@ -103,21 +125,23 @@ struct LaneGroup {
       return;
     }
     const ElementGrad<T> element(probs, g, T(1), true_logit[lane], terms.lc_cap);
-    for (int64_t k = 0; k < classes; ++k) {
-      grad[k] = S::store(element.template at<kMode>(a[k][lane], e[k][lane]));
+    switch (terms.lc_mode) {
+      case LcMode::kHard: write_false<LcMode::kHard>(classes, lane, element, grad); break;
+      case LcMode::kSoft: write_false<LcMode::kSoft>(classes, lane, element, grad); break;
+      case LcMode::kAll: write_false<LcMode::kAll>(classes, lane, element, grad); break;
     }
-    write_exceptions<S, kMode>(y[lane], stats.runner_up, probs, g, grad);
+    write_exceptions<S>(terms.lc_mode, y[lane], stats.runner_up, probs, g, grad);
   }
 };
 
 // forward_row for rows begin to begin + kLanes, or to end.
-template <class S, LcMode kMode, typename T = typename S::Compute>
+template <class S, typename T = typename S::Compute>
 PCLC_INLINE void forward_lanes(const Problem& p, const Outputs& out, const Terms<T>& terms,
                                int64_t begin, int64_t end, T grad_loss, T* row_loss) {
   LaneGroup<S> group;
   RowStats<T> stats[kLanes];
   group.load(p, begin, end);
-  group.template reduce<kMode>(p.classes, terms.lc_cap, stats);
+  group.reduce(p.classes, terms, stats);
   for (int64_t i = begin; i < std::min(begin + kLanes, end); ++i) {
     const int64_t lane = i - begin;
     if (!group.row[lane]) {
@@ -132,15 +156,15 @@ PCLC_INLINE void forward_lanes(const Problem& p, const Outputs& out, const Terms
     const T weight = class_weight<T>(p, group.y[lane]);
     save_row(p, out, i, probs, stats[lane]);
     if (out.grad) {
-      group.template write<kMode>(p.classes, lane, probs, stats[lane], terms, grad_loss * weight,
-                                  grad_row<S>(p, out.grad, i));
+      group.write(p.classes, lane, probs, stats[lane], terms, grad_loss * weight,
+                  grad_row<S>(p, out.grad, i));
     }
     row_loss[i] = pclc::row_loss(probs, stats[lane], terms) * weight;
   }
 }
 
 // backward_row for the same rows.
-template <class S, LcMode kMode, typename T = typename S::Compute>
+template <class S, typename T = typename S::Compute>
 PCLC_INLINE void backward_lanes(const Problem& p, const RowStats<T>* stats,
                                 const GradOutput& grad_output, const Terms<T>& terms, int64_t begin,
                                 int64_t end, T inverse_denominator, void* grad) {
@@ -160,8 +184,7 @@ PCLC_INLINE void backward_lanes(const Problem& p, const RowStats<T>* stats,
     const T scale = grad_loss * inverse_denominator * class_weight<T>(p, group.y[lane]);
     const RowProbs<T> probs =
         row_probs(group.true_logit[lane], stats[i].top, stats[i].exp_sum, group.odds[lane], terms);
-    group.template write<kMode>(p.classes, lane, probs, stats[i], terms, scale,
-                                grad_row<S>(p, grad, i));
+    group.write(p.classes, lane, probs, stats[i], terms, scale, grad_row<S>(p, grad, i));
   }
 }
 

@@ -15,39 +15,38 @@
 
 namespace pclc {
 
-template <class S, LcMode kMode, typename T = typename S::Compute>
+template <class S, typename T = typename S::Compute>
 PCLC_INLINE void forward_rows(const Call<T>& call, const Outputs& out, int64_t begin, int64_t end,
                               T* memory, T* row_loss) {
   const Problem& p = call.problem;
   if (p.classes <= kFewClasses) {
     for (int64_t i = begin; i < end; i += kLanes) {
-      forward_lanes<S, kMode>(p, out, call.terms, i, end, call.inverse_denominator, row_loss);
+      forward_lanes<S>(p, out, call.terms, i, end, call.inverse_denominator, row_loss);
     }
     return;
   }
   const RowBuffer<T> buffer(memory, p.classes);
   for (int64_t i = begin; i < end; ++i) {
-    row_loss[i] = forward_row<S, kMode>(p, out, call.terms, i, call.inverse_denominator, buffer);
+    row_loss[i] = forward_row<S>(p, out, call.terms, i, call.inverse_denominator, buffer);
   }
 }
 
-template <class S, LcMode kMode, typename T = typename S::Compute>
+template <class S, typename T = typename S::Compute>
 PCLC_INLINE void backward_rows(const Call<T>& call, const RowStats<T>* stats,
                                const GradOutput& grad_output, int64_t begin, int64_t end,
                                void* grad) {
   const Problem& p = call.problem;
   if (p.classes <= kFewClasses) {
     for (int64_t i = begin; i < end; i += kLanes) {
-      backward_lanes<S, kMode>(p, stats, grad_output, call.terms, i, end, call.inverse_denominator,
-                               grad);
+      backward_lanes<S>(p, stats, grad_output, call.terms, i, end, call.inverse_denominator, grad);
     }
     return;
   }
   alignas(64) T buffer[kBlock];
   for (int64_t i = begin; i < end; ++i) {
     const T grad_loss = static_cast<const T*>(grad_output.data)[i * grad_output.stride];
-    backward_row<S, kMode>(p, stats[i], call.terms, i, grad_loss * call.inverse_denominator, buffer,
-                           grad_row<S>(p, grad, i));
+    backward_row<S>(p, stats[i], call.terms, i, grad_loss * call.inverse_denominator, buffer,
+                    grad_row<S>(p, grad, i));
   }
 }
 
@@ -56,26 +55,12 @@ PCLC_INLINE void backward_rows(const Call<T>& call, const RowStats<T>* stats,
 #define PCLC_DEFINE_CPU_KERNELS(S)                                                                 \
   PCLC_CLONES void forward_##S(const Call<S::Compute>& call, const Outputs& out, int64_t begin,    \
                                int64_t end, S::Compute* memory, S::Compute* row_loss) {            \
-    switch (call.terms.lc_mode) {                                                                  \
-      case LcMode::kHard:                                                                          \
-        return forward_rows<S, LcMode::kHard>(call, out, begin, end, memory, row_loss);            \
-      case LcMode::kSoft:                                                                          \
-        return forward_rows<S, LcMode::kSoft>(call, out, begin, end, memory, row_loss);            \
-      case LcMode::kAll:                                                                           \
-        return forward_rows<S, LcMode::kAll>(call, out, begin, end, memory, row_loss);             \
-    }                                                                                              \
+    forward_rows<S>(call, out, begin, end, memory, row_loss);                                      \
   }                                                                                                \
   PCLC_CLONES void backward_##S(const Call<S::Compute>& call,                                      \
                                 const RowStats<S::Compute>* row_stats, const GradOutput& upstream, \
                                 int64_t begin, int64_t end, void* grad) {                          \
-    switch (call.terms.lc_mode) {                                                                  \
-      case LcMode::kHard:                                                                          \
-        return backward_rows<S, LcMode::kHard>(call, row_stats, upstream, begin, end, grad);       \
-      case LcMode::kSoft:                                                                          \
-        return backward_rows<S, LcMode::kSoft>(call, row_stats, upstream, begin, end, grad);       \
-      case LcMode::kAll:                                                                           \
-        return backward_rows<S, LcMode::kAll>(call, row_stats, upstream, begin, end, grad);        \
-    }                                                                                              \
+    backward_rows<S>(call, row_stats, upstream, begin, end, grad);                                 \
   }
 
 }  // namespace pclc

@@ -1,5 +1,5 @@
 // One row on a CPU, block by block; every step over a block is a plain loop that compilers
-// vectorise.
+// vectorise, those that depend on the LC mode for each of its values.
 //
 //   reduce  the only pass over memory: the largest false logit, its place, e_k = exp(a_k - the
 //           largest logit up to k's block), and the sums that RowStats keeps
@@ -60,17 +60,17 @@ struct Sums {
   double exp_sum = 0, lc_sum = 0, lc_count = 0;
 };
 
-template <LcMode kMode, typename T>
-PCLC_INLINE void raise_top(T top, Sums<T>* sums) {
+template <typename T>
+PCLC_INLINE void raise_top(LcMode mode, T top, Sums<T>* sums) {
   const double factor = static_cast<double>(exp_nonpositive(sums->top - top));
   sums->top = top;
   sums->exp_sum *= factor;
-  if constexpr (kMode == LcMode::kSoft) sums->lc_sum *= factor, sums->lc_count *= factor;
+  if (mode == LcMode::kSoft) sums->lc_sum *= factor, sums->lc_count *= factor;
 }
 
 // Turns a buffer of false logits into e_k and adds what the row needs of them.
 template <LcMode kMode, typename T>
-PCLC_INLINE void exp_block(T* buffer, int64_t n, T true_logit, T cap, Sums<T>* sums) {
+PCLC_INLINE void exp_block_for(T* buffer, int64_t n, T true_logit, T cap, Sums<T>* sums) {
   const T shift = shift_of(sums->top);
   T exp_sum = 0, lc_sum = 0, lc_count = 0;
 #pragma omp simd reduction(+ : exp_sum, lc_sum, lc_count)
@@ -88,6 +88,15 @@ PCLC_INLINE void exp_block(T* buffer, int64_t n, T true_logit, T cap, Sums<T>* s
   sums->lc_count += static_cast<double>(lc_count);
 }
 
+template <typename T>
+PCLC_INLINE void exp_block(LcMode mode, T* buffer, int64_t n, T true_logit, T cap, Sums<T>* sums) {
+  switch (mode) {
+    case LcMode::kHard: return exp_block_for<LcMode::kHard>(buffer, n, true_logit, cap, sums);
+    case LcMode::kSoft: return exp_block_for<LcMode::kSoft>(buffer, n, true_logit, cap, sums);
+    case LcMode::kAll: return exp_block_for<LcMode::kAll>(buffer, n, true_logit, cap, sums);
+  }
+}
+
 // The memory that one thread needs for rows of `classes`.
 template <typename T>
 struct RowBuffer {
@@ -101,9 +110,10 @@ struct RowBuffer {
 };
 
 // One pass over the row. A NaN travels through the sum.
-template <class S, LcMode kMode, typename T>
+template <class S, typename T>
 PCLC_INLINE RowStats<T> reduce_row(const Problem& p, const typename S::Stored* row, int64_t y,
-                                   T true_logit, T cap, const RowBuffer<T>& buffer) {
+                                   T true_logit, const Terms<T>& terms,
+                                   const RowBuffer<T>& buffer) {
   const int64_t classes = p.classes;
   Sums<T> sums;
   int64_t runner_up = y == 0;  // where no false logit is finite
@@ -112,12 +122,12 @@ PCLC_INLINE RowStats<T> reduce_row(const Problem& p, const typename S::Stored* r
     load_false<S>(row, block, y, buffer.e + begin);
     const T top = largest(buffer.e + begin, block.padded);
     if (top > sums.top) {
-      raise_top<kMode>(top, &sums);
+      raise_top(terms.lc_mode, top, &sums);
       runner_up = begin + first_equal(buffer.e + begin, block.padded, top);
     }
     buffer.tops[begin / kBlock] = sums.top;
     prefetch_next(row, begin, classes, p.row_stride);
-    exp_block<kMode>(buffer.e + begin, block.padded, true_logit, cap, &sums);
+    exp_block(terms.lc_mode, buffer.e + begin, block.padded, true_logit, terms.lc_cap, &sums);
   }
   return {sums.top,
           static_cast<T>(sums.exp_sum),
@@ -190,30 +200,44 @@ struct ElementGrad {
 
 // The gradient of n false classes. `row` is where their logits are.
 template <class S, LcMode kMode, typename T>
-PCLC_INLINE void write_block(const typename S::Stored* __restrict row, const T* __restrict e,
-                             int64_t n, const ElementGrad<T>& element, bool zero,
-                             typename S::Stored* __restrict grad) {
+PCLC_INLINE void write_block_for(const typename S::Stored* __restrict row, const T* __restrict e,
+                                 int64_t n, const ElementGrad<T>& element,
+                                 typename S::Stored* __restrict grad) {
+#pragma omp simd
+  for (int64_t i = 0; i < n; ++i) {
+    grad[i] = S::store(element.template at<kMode>(S::load(row[i]), e[i]));
+  }
+}
+
+template <class S, typename T>
+PCLC_INLINE void write_block(LcMode mode, const typename S::Stored* __restrict row,
+                             const T* __restrict e, int64_t n, const ElementGrad<T>& element,
+                             bool zero, typename S::Stored* __restrict grad) {
   if (zero) {
     std::memset(grad, 0, static_cast<size_t>(n) * sizeof(*grad));
-  } else if (kMode == LcMode::kHard && element.active == element.inactive) {
+    return;
+  }
+  if (mode == LcMode::kHard && element.active == element.inactive) {
     const T coefficient = element.inactive;
 #pragma omp simd
     for (int64_t i = 0; i < n; ++i) grad[i] = S::store(e[i] * coefficient);
-  } else {
-#pragma omp simd
-    for (int64_t i = 0; i < n; ++i) {
-      grad[i] = S::store(element.template at<kMode>(S::load(row[i]), e[i]));
-    }
+    return;
+  }
+  switch (mode) {
+    case LcMode::kHard: return write_block_for<S, LcMode::kHard>(row, e, n, element, grad);
+    case LcMode::kSoft: return write_block_for<S, LcMode::kSoft>(row, e, n, element, grad);
+    case LcMode::kAll: return write_block_for<S, LcMode::kAll>(row, e, n, element, grad);
   }
 }
 
 // The entries that are no e_k times a coefficient: the true class, and j, whose e_j is 1, for the
 // hard constraint.
-template <class S, LcMode kMode, typename T>
-PCLC_INLINE void write_exceptions(int64_t y, int64_t runner_up, const RowProbs<T>& probs,
-                                  const RowGrad<T>& g, typename S::Stored* grad) {
+template <class S, typename T>
+PCLC_INLINE void write_exceptions(LcMode mode, int64_t y, int64_t runner_up,
+                                  const RowProbs<T>& probs, const RowGrad<T>& g,
+                                  typename S::Stored* grad) {
   grad[y] = S::store(g.true_grad);
-  if constexpr (kMode == LcMode::kHard) {
+  if (mode == LcMode::kHard) {
     const bool active = probs.pc_case == PcCase::kMixed && probs.top_prob > probs.excess;
     grad[runner_up] = S::store((active ? g.active : g.inactive) + g.top_extra);
   }
@@ -256,7 +280,7 @@ PCLC_INLINE RowProbs<T> probs_of(T true_logit, const RowStats<T>& stats, const T
 
 // One row of forward; returns its loss, its class weight included. `grad_loss` is the gradient of
 // that loss.
-template <class S, LcMode kMode, typename T = typename S::Compute>
+template <class S, typename T = typename S::Compute>
 PCLC_INLINE T forward_row(const Problem& p, const Outputs& out, const Terms<T>& terms, int64_t i,
                           T grad_loss, const RowBuffer<T>& buffer) {
   using Stored = typename S::Stored;
@@ -264,7 +288,7 @@ PCLC_INLINE T forward_row(const Problem& p, const Outputs& out, const Terms<T>& 
   if (y == p.ignore_index) return skip_row<S, T>(p, out, i);
   const Stored* row = static_cast<const Stored*>(p.logits) + i * p.row_stride;
   const T true_logit = S::load(row[y]);
-  RowStats<T> stats = reduce_row<S, kMode>(p, row, y, true_logit, terms.lc_cap, buffer);
+  RowStats<T> stats = reduce_row<S>(p, row, y, true_logit, terms, buffer);
   const RowProbs<T> probs = probs_of(true_logit, stats, terms);
   if (probs.pc_case == PcCase::kMixed) count_active(buffer, p.classes, probs, &stats);
   save_row(p, out, i, probs, stats);
@@ -279,17 +303,17 @@ PCLC_INLINE T forward_row(const Problem& p, const Outputs& out, const Terms<T>& 
         const T factor = block_factor(buffer.tops[begin / kBlock], stats.top);
         const ElementGrad<T> element(probs, g, factor, true_logit, terms.lc_cap);
         prefetch_next(grad, begin, p.classes, p.classes);
-        write_block<S, kMode>(row + begin, buffer.e + begin, block_at(begin, p.classes).count,
-                              element, g.zero, grad + begin);
+        write_block<S>(terms.lc_mode, row + begin, buffer.e + begin,
+                       block_at(begin, p.classes).count, element, g.zero, grad + begin);
       }
-      write_exceptions<S, kMode>(y, stats.runner_up, probs, g, grad);
+      write_exceptions<S>(terms.lc_mode, y, stats.runner_up, probs, g, grad);
     }
   }
   return row_loss(probs, stats, terms) * weight;
 }
 
 // One row of backward, from what forward saved. The buffer holds a block.
-template <class S, LcMode kMode, typename T = typename S::Compute>
+template <class S, typename T = typename S::Compute>
 PCLC_INLINE void backward_row(const Problem& p, const RowStats<T>& stats, const Terms<T>& terms,
                               int64_t i, T grad_loss, T* buffer, typename S::Stored* grad) {
   using Stored = typename S::Stored;
@@ -319,9 +343,9 @@ PCLC_INLINE void backward_row(const Problem& p, const RowStats<T>& stats, const 
     for (int64_t k = 0; k < block.padded; ++k) buffer[k] = exp_nonpositive(buffer[k] - shift);
     const T factor = block_factor(top, stats.top);
     const ElementGrad<T> element(probs, g, factor, true_logit, terms.lc_cap);
-    write_block<S, kMode>(row + begin, buffer, block.count, element, g.zero, grad + begin);
+    write_block<S>(terms.lc_mode, row + begin, buffer, block.count, element, g.zero, grad + begin);
   }
-  write_exceptions<S, kMode>(y, stats.runner_up, probs, g, grad);
+  write_exceptions<S>(terms.lc_mode, y, stats.runner_up, probs, g, grad);
 }
 
 }  // namespace pclc

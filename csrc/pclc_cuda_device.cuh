@@ -9,9 +9,8 @@
 #include "emulator.h"
 #else
 
-#include <cooperative_groups.h>
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
+// No cooperative_groups.h, cuda_bf16.h or cuda_fp16.h, which take longer to read than some of the
+// kernels to compile: what they have for this is an instruction each.
 
 #define PCLC_KERNEL(threads, blocks) __global__ void __launch_bounds__(threads, blocks)
 #define PCLC_DEVICE __device__ __forceinline__
@@ -68,15 +67,19 @@ PCLC_DEVICE uint32_t high_bits(double v) { return static_cast<uint32_t>(__double
 
 // Halves by their bits; two of them with the first in the low bits. Rounded to nearest even.
 PCLC_DEVICE float float_of_half(uint32_t bits) {
-  return __half2float(__ushort_as_half(static_cast<unsigned short>(bits)));
+  float value;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(static_cast<uint16_t>(bits)));
+  return value;
 }
 PCLC_DEVICE uint32_t two_halves(float first, float second) {
-  const __half2 pair = __floats2half2_rn(first, second);
-  return reinterpret_cast<const uint32_t&>(pair);
+  uint32_t pair;
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(second), "f"(first));
+  return pair;
 }
 PCLC_DEVICE uint32_t two_bfloats(float first, float second) {
-  const __nv_bfloat162 pair = __floats2bfloat162_rn(first, second);
-  return reinterpret_cast<const uint32_t&>(pair);
+  uint32_t pair;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(second), "f"(first));
+  return pair;
 }
 
 PCLC_DEVICE float max_of(float a, float b) { return fmaxf(a, b); }  // ignores a NaN
@@ -96,18 +99,14 @@ PCLC_DEVICE uint32_t take_ticket(uint32_t* counter) { return atomicAdd(counter, 
 
 // Clusters of blocks, which exist from compute capability 9.0 on. A block alone is one of size 1.
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
-PCLC_DEVICE int cluster_size() {
-  return static_cast<int>(cooperative_groups::this_cluster().num_blocks());
-}
-PCLC_DEVICE int cluster_rank() {
-  return static_cast<int>(cooperative_groups::this_cluster().block_rank());
-}
-PCLC_DEVICE void arrive_at_cluster() { cooperative_groups::this_cluster().barrier_arrive(); }
-PCLC_DEVICE void wait_for_cluster() { cooperative_groups::this_cluster().barrier_wait(); }
+PCLC_DEVICE int cluster_size() { return static_cast<int>(__clusterSizeInBlocks()); }
+PCLC_DEVICE int cluster_rank() { return static_cast<int>(__clusterRelativeBlockRank()); }
+PCLC_DEVICE void arrive_at_cluster() { __cluster_barrier_arrive(); }
+PCLC_DEVICE void wait_for_cluster() { __cluster_barrier_wait(); }
 // Where another block of the cluster has what is at `mine` in this one's shared memory.
 template <typename T>
 PCLC_DEVICE const T* shared_of(T* mine, int rank) {
-  return cooperative_groups::this_cluster().map_shared_rank(mine, rank);
+  return static_cast<const T*>(__cluster_map_shared_rank(mine, static_cast<unsigned>(rank)));
 }
 #else
 PCLC_DEVICE int cluster_size() { return 1; }

@@ -14,6 +14,8 @@
 
 #if defined(__CUDACC__)
 #define PCLC_ROW __host__ __device__ inline
+#elif defined(__GNUC__)
+#define PCLC_ROW inline __attribute__((always_inline))  // compiled for each clone of a CPU kernel
 #else
 #define PCLC_ROW inline
 #endif
