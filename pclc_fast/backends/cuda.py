@@ -15,7 +15,7 @@ from ..tensors import check_targets, values_may_be_read
 from . import ARITHMETIC, problem_arguments
 
 try:
-    from .. import _cuda  # type: ignore[attr-defined]
+    import pclc_fast._cuda as _cuda
 
     _import_error = ""
 except ImportError as error:  # built without nvcc

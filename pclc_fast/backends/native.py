@@ -10,7 +10,7 @@ from ..tensors import target_error
 from . import ARITHMETIC, problem_arguments
 
 try:
-    from .. import _C  # type: ignore[attr-defined]
+    import pclc_fast._C as _C
 
     _import_error = ""
 except ImportError as error:  # an installation without a compiler still has the reference
