@@ -117,6 +117,30 @@ def apgd(
     )
 
 
+def cw_l2(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    steps: int,
+    step_size: float,
+    search_steps: int,
+    initial_const: float,
+) -> Tensor:
+    """Steps of a searched length, not Adam's; the clean image where none is found."""
+    return _run(
+        "CarliniL2Method",
+        model,
+        images,
+        labels,
+        learning_rate=step_size,
+        max_iter=steps,
+        binary_search_steps=search_steps,
+        initial_const=initial_const,
+        verbose=False,
+    )
+
+
 def _run(
     name: str, model: nn.Module, images: Tensor, labels: Tensor, *, seed: int = 0, **options: Any
 ) -> Tensor:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from train_command import train
 
 from pclc_fast.lab.digits import DigitsData, digits_data
 from pclc_fast.lab.models import small_cnn
@@ -40,3 +42,17 @@ def undefended(data: DigitsData) -> nn.Module:
             F.cross_entropy(model(data.train_images[batch]), data.train_labels[batch]).backward()
             optimizer.step()
     return model.eval()
+
+
+@pytest.fixture
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="package")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of 2 + 2 epochs that nothing disturbed, to be copied and not changed."""
+    folder = tmp_path_factory.mktemp("finished")
+    warm_ups = ["--warm-ups", str(folder / "warm-ups")]
+    assert train("--epochs", "2", "--out", str(folder / "run"), *warm_ups) == 0
+    return folder / "run"

@@ -16,19 +16,7 @@ from train_command import RUN, assert_same_result, train
 from pclc_fast.lab import files
 from pclc_fast.lab.checkpoint import DamagedError, State, read_state, write_state
 
-
-@pytest.fixture(autouse=True)
-def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of 2 + 2 epochs that nothing disturbed."""
-    folder = tmp_path_factory.mktemp("finished")
-    warm_ups = ["--warm-ups", str(folder / "warm-ups")]
-    assert train("--epochs", "2", "--out", str(folder / "run"), *warm_ups) == 0
-    return folder / "run"
+pytestmark = pytest.mark.usefixtures("own_folder")
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "text", "empty"])

@@ -22,19 +22,7 @@ from pclc_fast.lab.train import check_together
 
 FILES = ["config.json", "env.json", "metrics.jsonl", "model.safetensors", "state.previous.pt"]
 
-
-@pytest.fixture(autouse=True)
-def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of 2 + 2 epochs that nothing disturbed."""
-    folder = tmp_path_factory.mktemp("finished")
-    warm_ups = ["--warm-ups", str(folder / "warm-ups")]
-    assert train("--epochs", "2", "--out", str(folder / "run"), *warm_ups) == 0
-    return folder / "run"
+pytestmark = pytest.mark.usefixtures("own_folder")
 
 
 def test_a_run_leaves_its_folder(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
