@@ -225,7 +225,7 @@ def test_carlini_wagner_finds_images_as_near(library: str, victim: Victim) -> No
 
 def test_carlini_wagner_finds_images_not_farther_than_with_searched_steps(victim: Victim) -> None:
     """ART's step lengths are searched, Adam's are not: no image by image comparison."""
-    found = carlini_wagner(victim, "ART", 30, step_size=0.02)
+    found = carlini_wagner(victim, "ART", 12, step_size=0.02)
     by_peer = found.peers.isfinite()
-    assert found.ours.isfinite().sum() >= by_peer.sum() > 25
+    assert found.ours.isfinite().sum() >= by_peer.sum() > 8
     assert found.ours[by_peer].mean() < found.peers[by_peer].mean()
