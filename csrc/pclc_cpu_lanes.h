@@ -1,6 +1,6 @@
 // Rows of few classes on a CPU: kLanes rows at once, a row a vector lane.
 //
-// However short a row is, the passes of pclc_cpu_row.h take some 100 ns for it. Here a group of
+// However short a row is, the passes of pclc_cpu_passes.h take some 100 ns for it. Here a group of
 // rows is transposed into [class][lane], and every step is a loop over lanes with nothing to reduce
 // across them.
 

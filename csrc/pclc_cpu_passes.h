@@ -1,0 +1,236 @@
+// The passes over one row on a CPU, block by block; every step over a block is a plain loop that
+// compilers vectorise, those that depend on the LC mode for each of its values.
+//
+//   reduce  the only pass over memory: the largest false logit, its place, e_k = exp(a_k - the
+//           largest logit up to k's block), and the sums that RowStats keeps
+//   count   the active hinges, where they are mixed
+//   write   e_k times the coefficients of RowGrad, brought to the largest logit of the whole row
+
+#pragma once
+
+#include <cstring>
+
+#include "pclc.h"
+#include "pclc_cpu_block.h"
+#include "pclc_cpu_math.h"
+#include "pclc_row.h"
+
+namespace pclc {
+
+template <typename T>
+PCLC_INLINE T shift_of(T top) {
+  return top == kNegativeInfinity<T> ? T(0) : top;
+}
+
+// What one false class adds to the sums of the logit constraint (RowStats).
+template <typename T>
+struct LcTerms {
+  T sum, count;
+};
+
+template <LcMode kMode, typename T>
+PCLC_INLINE LcTerms<T> lc_terms(T a, T e, T true_logit, T cap) {
+  if constexpr (kMode == LcMode::kSoft) {
+    const T gap = true_logit - a;
+    const bool counts = gap > 0 && e > 0;
+    return {counts ? e * gap : T(0), counts ? e : T(0)};
+  } else if constexpr (kMode == LcMode::kAll) {
+    const T gap = true_logit - a - cap;
+    const bool counts = gap > 0 && a > kNegativeInfinity<T>;
+    return {counts ? gap : T(0), counts ? T(1) : T(0)};
+  } else {
+    return {T(0), T(0)};
+  }
+}
+
+// Sums over the false classes so far, relative to the largest logit so far.
+template <typename T>
+struct Sums {
+  T top = kNegativeInfinity<T>;
+  double exp_sum = 0, lc_sum = 0, lc_count = 0;
+};
+
+template <typename T>
+PCLC_INLINE void raise_top(LcMode mode, T top, Sums<T>* sums) {
+  const double factor = static_cast<double>(exp_nonpositive(sums->top - top));
+  sums->top = top;
+  sums->exp_sum *= factor;
+  if (mode == LcMode::kSoft) sums->lc_sum *= factor, sums->lc_count *= factor;
+}
+
+// Turns a buffer of false logits into e_k and adds what the row needs of them.
+template <LcMode kMode, typename T>
+PCLC_INLINE void exp_block_for(T* buffer, int64_t n, T true_logit, T cap, Sums<T>* sums) {
+  const T shift = shift_of(sums->top);
+  T exp_sum = 0, lc_sum = 0, lc_count = 0;
+#pragma omp simd reduction(+ : exp_sum, lc_sum, lc_count)
+  for (int64_t i = 0; i < n; ++i) {
+    const T a = buffer[i];
+    const T e = exp_nonpositive(a - shift);
+    const LcTerms<T> lc = lc_terms<kMode>(a, e, true_logit, cap);
+    lc_sum += lc.sum;
+    lc_count += lc.count;
+    buffer[i] = e;
+    exp_sum += e;
+  }
+  sums->exp_sum += static_cast<double>(exp_sum);
+  sums->lc_sum += static_cast<double>(lc_sum);
+  sums->lc_count += static_cast<double>(lc_count);
+}
+
+template <typename T>
+PCLC_INLINE void exp_block(LcMode mode, T* buffer, int64_t n, T true_logit, T cap, Sums<T>* sums) {
+  switch (mode) {
+    case LcMode::kHard: return exp_block_for<LcMode::kHard>(buffer, n, true_logit, cap, sums);
+    case LcMode::kSoft: return exp_block_for<LcMode::kSoft>(buffer, n, true_logit, cap, sums);
+    case LcMode::kAll: return exp_block_for<LcMode::kAll>(buffer, n, true_logit, cap, sums);
+  }
+}
+
+// The memory that one thread needs for rows of `classes`.
+template <typename T>
+struct RowBuffer {
+  T* e;     // a row, padded
+  T* tops;  // for each block, the logit that its e_k are relative to
+
+  static int64_t size(int64_t classes) { return padded(classes) + blocks(classes); }
+  RowBuffer(T* memory, int64_t classes) : e(memory), tops(memory + padded(classes)) {}
+  static int64_t padded(int64_t classes) { return (classes + kLanes - 1) & -kLanes; }
+  static int64_t blocks(int64_t classes) { return padded((classes + kBlock - 1) / kBlock); }
+};
+
+// One pass over the row. A NaN travels through the sum.
+template <class S, typename T>
+PCLC_INLINE RowStats<T> reduce_row(const Problem& p, const typename S::Stored* row, int64_t y,
+                                   T true_logit, const Terms<T>& terms,
+                                   const RowBuffer<T>& buffer) {
+  const int64_t classes = p.classes;
+  Sums<T> sums;
+  int64_t runner_up = y == 0;  // where no false logit is finite
+  for (int64_t begin = 0; begin < classes; begin += kBlock) {
+    const Block block = block_at(begin, classes);
+    load_false<S>(row, block, y, buffer.e + begin);
+    const T top = largest(buffer.e + begin, block.padded);
+    if (top > sums.top) {
+      raise_top(terms.lc_mode, top, &sums);
+      runner_up = begin + first_equal(buffer.e + begin, block.padded, top);
+    }
+    buffer.tops[begin / kBlock] = sums.top;
+    prefetch_next(row, begin, classes, p.row_stride);
+    exp_block(terms.lc_mode, buffer.e + begin, block.padded, true_logit, terms.lc_cap, &sums);
+  }
+  return {sums.top,
+          static_cast<T>(sums.exp_sum),
+          static_cast<T>(sums.lc_sum),
+          static_cast<T>(sums.lc_count),
+          0,
+          0,
+          runner_up};
+}
+
+// From e_k relative to the logit of its block to e_k relative to the largest one.
+template <typename T>
+PCLC_INLINE T block_factor(T block_top, T top) {
+  return block_top == top ? T(1) : exp_nonpositive(block_top - top);
+}
+
+template <typename T>
+PCLC_INLINE void count_active(const RowBuffer<T>& buffer, int64_t classes, const RowProbs<T>& probs,
+                              RowStats<T>* stats) {
+  double active = 0, active_sum = 0;
+  for (int64_t begin = 0; begin < classes; begin += kBlock) {
+    const Block block = block_at(begin, classes);
+    const T* e = buffer.e + begin;
+    const T prob = probs.top_prob * block_factor(buffer.tops[begin / kBlock], stats->top);
+    T block_active = 0, block_sum = 0;
+#pragma omp simd reduction(+ : block_active, block_sum)
+    for (int64_t i = 0; i < block.padded; ++i) {
+      const T f = e[i] * prob;
+      block_active += f > probs.excess ? T(1) : T(0);
+      block_sum += f > probs.excess ? f : T(0);
+    }
+    active += static_cast<double>(block_active);
+    active_sum += static_cast<double>(block_sum);
+  }
+  stats->active = static_cast<T>(active);
+  stats->active_sum = static_cast<T>(active_sum);
+}
+
+// The coefficients of a row's gradient for e_k relative to a logit `factor` away from a_j.
+template <typename T>
+struct ElementGrad {
+  T prob, threshold, inactive, active, soft_scale, soft_mean, all_step, true_logit, cap;
+
+  PCLC_INLINE ElementGrad(const RowProbs<T>& p, const RowGrad<T>& g, T factor, T true_logit, T cap)
+      : prob(p.top_prob * factor),
+        threshold(p.pc_case == PcCase::kMixed ? p.excess : T(2)),  // elsewhere none exceeds it
+        inactive(g.inactive * factor),
+        active(g.active * factor),
+        soft_scale(g.soft_scale * factor),
+        soft_mean(g.soft_mean),
+        all_step(g.all_step),
+        true_logit(true_logit),
+        cap(cap) {}
+
+  // The gradient at a false class from its logit and its e_k.
+  template <LcMode kMode>
+  PCLC_INLINE T at(T a, T e) const {
+    const T pc = e * (e * prob > threshold ? active : inactive);
+    if constexpr (kMode == LcMode::kSoft) {
+      const T gap = true_logit - a;
+      const T pull = gap > 0 ? gap - soft_mean - T(1) : -soft_mean;
+      return pc + (e > 0 ? e * soft_scale * pull : T(0));
+    } else if constexpr (kMode == LcMode::kAll) {
+      return pc + (true_logit - a - cap > 0 && a > kNegativeInfinity<T> ? all_step : T(0));
+    } else {
+      return pc;
+    }
+  }
+};
+
+// The gradient of n false classes. `row` is where their logits are.
+template <class S, LcMode kMode, typename T>
+PCLC_INLINE void write_block_for(const typename S::Stored* __restrict row, const T* __restrict e,
+                                 int64_t n, const ElementGrad<T>& element,
+                                 typename S::Stored* __restrict grad) {
+#pragma omp simd
+  for (int64_t i = 0; i < n; ++i) {
+    grad[i] = S::store(element.template at<kMode>(S::load(row[i]), e[i]));
+  }
+}
+
+template <class S, typename T>
+PCLC_INLINE void write_block(LcMode mode, const typename S::Stored* __restrict row,
+                             const T* __restrict e, int64_t n, const ElementGrad<T>& element,
+                             bool zero, typename S::Stored* __restrict grad) {
+  if (zero) {
+    std::memset(grad, 0, static_cast<size_t>(n) * sizeof(*grad));
+    return;
+  }
+  if (mode == LcMode::kHard && element.active == element.inactive) {
+    const T coefficient = element.inactive;
+#pragma omp simd
+    for (int64_t i = 0; i < n; ++i) grad[i] = S::store(e[i] * coefficient);
+    return;
+  }
+  switch (mode) {
+    case LcMode::kHard: return write_block_for<S, LcMode::kHard>(row, e, n, element, grad);
+    case LcMode::kSoft: return write_block_for<S, LcMode::kSoft>(row, e, n, element, grad);
+    case LcMode::kAll: return write_block_for<S, LcMode::kAll>(row, e, n, element, grad);
+  }
+}
+
+// The entries that are no e_k times a coefficient: the true class, and j, whose e_j is 1, for the
+// hard constraint.
+template <class S, typename T>
+PCLC_INLINE void write_exceptions(LcMode mode, int64_t y, int64_t runner_up,
+                                  const RowProbs<T>& probs, const RowGrad<T>& g,
+                                  typename S::Stored* grad) {
+  grad[y] = S::store(g.true_grad);
+  if (mode == LcMode::kHard) {
+    const bool active = probs.pc_case == PcCase::kMixed && probs.top_prob > probs.excess;
+    grad[runner_up] = S::store((active ? g.active : g.inactive) + g.top_extra);
+  }
+}
+
+}  // namespace pclc
