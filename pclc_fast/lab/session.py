@@ -128,7 +128,7 @@ class Session:
         row |= {f"test_{name}": value for name, value in test.means(world).items()}
         for loss in (row["loss"], row["test_loss"]):  # the last step may be the one too far
             if not math.isfinite(loss):
-                self._diverged(loss, row)
+                self._diverged(loss, row, state)
         progress.finished(self._line(row))
         return self._save(trainer, state, row, phase, number)
 
@@ -193,11 +193,12 @@ class Session:
             )
         )
 
-    def _diverged(self, loss: float, row: dict[str, Any]) -> None:
+    def _diverged(self, loss: float, row: dict[str, Any], state: State) -> None:
+        kept = f"{self._folder.path} holds the state before that epoch. " if state.epoch else ""
         self._setting.world.fail(
             RunError(
                 f"the loss became {loss} in epoch {row['epoch']}: lr {row['lr']:g} is too large. "
-                f"{self._folder.path} holds the state before that epoch"
+                f"{kept}Begin another run with a smaller --lr, in another folder (--out)"
             )
         )
 
