@@ -129,8 +129,9 @@ class Session:
         for loss in (row["loss"], row["test_loss"]):  # the last step may be the one too far
             if not math.isfinite(loss):
                 self._diverged(loss, row, state)
-        progress.finished(self._line(row))
-        return self._save(trainer, state, row, phase, number)
+        after = self._save(trainer, state, row, phase, number)
+        progress.finished(self._line(row))  # last: whoever reads may have gone
+        return after
 
     def _place(self, trainer: Trainer, state: State, number: int) -> Tally:
         """Bring the trainer to where ``state`` stands in epoch ``number`` of a phase."""

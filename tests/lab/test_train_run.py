@@ -15,6 +15,7 @@ import torch
 from train_command import RUN, assert_same_result, rows, train
 
 from pclc_fast.lab import session
+from pclc_fast.lab.checkpoint import read_state
 from pclc_fast.lab.data import load_dataset
 from pclc_fast.lab.distributed import World
 from pclc_fast.lab.errors import RunError
@@ -290,6 +291,16 @@ def test_a_second_ctrl_c_does_not_wait(
     )
     assert train("--resume", "run") == 0
     assert_same_result(Path("run"), finished)
+
+
+def test_an_epoch_is_saved_before_it_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(*_: object) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr(session.Progress, "finished", gone)
+    with pytest.raises(BrokenPipeError):
+        train("--epochs", "1")
+    assert read_state((RUN / "state.pt").read_bytes()).epoch == len(rows(RUN)) == 1
 
 
 def test_every_process_needs_a_share(finished: Path) -> None:
