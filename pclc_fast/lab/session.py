@@ -63,7 +63,7 @@ class Session:
             return self._run()
 
     def _run(self) -> dict[str, Any]:
-        setting, config = self._setting, self._config
+        setting = self._setting
         state = self._stored_state() or self._shared_warm_up()
         trainer = self._trainer()
         if state is None:
@@ -77,7 +77,7 @@ class Session:
             state = self._epoch(trainer, state)
             self._stop_if_asked(state)
         if setting.world.is_first:
-            self._folder.finish(trainer.weights(), self._about(config))
+            self._folder.finish(trainer.weights(), self._about())
         setting.world.wait()
         return state.metrics[-1]
 
@@ -264,10 +264,10 @@ class Session:
             f"logit gap {row['logit_gap']:.1f}, {row['seconds']:.1f} s"
         )
 
-    def _about(self, config: TrainConfig) -> dict[str, str]:
+    def _about(self) -> dict[str, str]:
         data = self._setting.data
         return {
-            "config": json.dumps(config.to_json()),
+            "config": json.dumps(self._config.to_json()),
             "data_sha256": data.sha256,
             "shape": json.dumps(list(data.shape)),
             "class_names": json.dumps(list(data.class_names)),
