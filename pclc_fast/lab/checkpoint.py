@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import os
+import pickle
 import zipfile
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -75,6 +76,8 @@ def read_state(content: bytes) -> State:
         loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except DamagedError:
         raise
+    except pickle.UnpicklingError as error:  # whose own words advise to load it all the same
+        raise DamagedError("it holds something else than tensors and numbers") from error
     except Exception as error:  # zipfile and torch.load raise nearly anything for a damaged file
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DamagedError(reason) from error

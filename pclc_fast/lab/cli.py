@@ -68,10 +68,8 @@ def run(arguments: Sequence[str]) -> int:
         command.load()(config, arguments)
     except RunError as error:
         return _fail(error, code=error.code)
-    except FloatingPointError as error:
-        return _fail(error, code=1)
     except KeyboardInterrupt:
-        return _fail("interrupted, nothing was saved", code=130)
+        return _fail("interrupted, nothing new was saved", code=130)
     return 0
 
 

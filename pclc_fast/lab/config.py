@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from .files import prepare_folder
+from .option_checks import as_typed, check_counts, check_lr, check_seeds
 
 
 @dataclass(frozen=True)
@@ -38,30 +37,15 @@ class DigitsExperiment:
 
     def check(self) -> None:
         """Raise ValueError for the first value that makes no sense; make the folder ``out``."""
-        for name, value in (
-            ("epochs", self.epochs),
-            ("steps", self.steps),
-            ("batch-size", self.batch_size),
-            ("images", self.images),
-        ):
-            if value < 1:
-                raise ValueError(f"--{name} must be at least 1; got {value}")
-        if not 0 < self.lr < math.inf:
-            raise ValueError(f"--lr must be positive and finite; got {self.lr:g}")
-        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(
-                f"--seeds must be one or more different numbers; got {_list(self.seeds)}"
-            )
-        if not all(0 <= seed < 2**63 for seed in self.seeds):
-            raise ValueError(f"--seeds must be from 0 to 2^63 - 1; got {_list(self.seeds)}")
+        check_counts(
+            epochs=self.epochs, steps=self.steps, batch_size=self.batch_size, images=self.images
+        )
+        check_lr(self.lr)
+        check_seeds(self.seeds)
         if not self.epsilons or len(set(self.epsilons)) < len(self.epsilons):
             raise ValueError(
-                f"--epsilons must be one or more different numbers; got {_list(self.epsilons)}"
+                f"--epsilons must be one or more different numbers; got {as_typed(self.epsilons)}"
             )
         if not all(0 <= epsilon <= 1 for epsilon in self.epsilons):
-            raise ValueError(f"--epsilons must be from 0 to 1; got {_list(self.epsilons)}")
+            raise ValueError(f"--epsilons must be from 0 to 1; got {as_typed(self.epsilons)}")
         prepare_folder(self.out)
-
-
-def _list(values: Sequence[float]) -> str:
-    return " ".join(f"{value:g}" for value in values) or "nothing"

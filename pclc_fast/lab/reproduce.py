@@ -36,8 +36,8 @@ def reproduce_digits(config: DigitsExperiment, arguments: Sequence[str]) -> None
     A run that was interrupted goes on. ``arguments`` are those of ``pclc``, for the record.
 
     Raises:
-        RunError: the folder holds another experiment, or a file cannot be written.
-        FloatingPointError: training diverged.
+        RunError: the folder holds another experiment, a file cannot be written, or training
+            diverged.
     """
     start = time.perf_counter()
     console, errors = Console(), Console(stderr=True)

@@ -52,9 +52,11 @@ class RunFolder:
         """The configuration of the run."""
         path = self.path / _CONFIG
         try:
-            return TrainConfig.from_json(json.loads(path.read_text(encoding="utf-8")))
+            config = TrainConfig.from_json(json.loads(path.read_text(encoding="utf-8")))
+            config.check_is_of_a_run()
         except (OSError, ValueError) as error:  # JSON and Unicode errors are ValueErrors
             raise RunError(f"{path} cannot be used: {error}", code=2) from error
+        return config
 
     def environment(self) -> dict[str, Any]:
         """What the run began with; empty where that cannot be read."""

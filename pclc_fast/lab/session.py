@@ -63,7 +63,7 @@ class Session:
             return self._run()
 
     def _run(self) -> dict[str, Any]:
-        setting, config = self._setting, self._config
+        setting = self._setting
         state = self._stored_state() or self._shared_warm_up()
         trainer = self._trainer()
         if state is None:
@@ -77,7 +77,7 @@ class Session:
             state = self._epoch(trainer, state)
             self._stop_if_asked(state)
         if setting.world.is_first:
-            self._folder.finish(trainer.weights(), self._about(config))
+            self._folder.finish(trainer.weights(), self._about())
         setting.world.wait()
         return state.metrics[-1]
 
@@ -128,9 +128,10 @@ class Session:
         row |= {f"test_{name}": value for name, value in test.means(world).items()}
         for loss in (row["loss"], row["test_loss"]):  # the last step may be the one too far
             if not math.isfinite(loss):
-                self._diverged(loss, row)
-        progress.finished(self._line(row))
-        return self._save(trainer, state, row, phase, number)
+                self._diverged(loss, row, state)
+        after = self._save(trainer, state, row, phase, number)
+        progress.finished(self._line(row))  # last: whoever reads may have gone
+        return after
 
     def _place(self, trainer: Trainer, state: State, number: int) -> Tally:
         """Bring the trainer to where ``state`` stands in epoch ``number`` of a phase."""
@@ -193,11 +194,12 @@ class Session:
             )
         )
 
-    def _diverged(self, loss: float, row: dict[str, Any]) -> None:
+    def _diverged(self, loss: float, row: dict[str, Any], state: State) -> None:
+        kept = f"{self._folder.path} holds the state before that epoch. " if state.epoch else ""
         self._setting.world.fail(
             RunError(
                 f"the loss became {loss} in epoch {row['epoch']}: lr {row['lr']:g} is too large. "
-                f"{self._folder.path} holds the state before that epoch"
+                f"{kept}Begin another run with a smaller --lr, in another folder (--out)"
             )
         )
 
@@ -262,10 +264,10 @@ class Session:
             f"logit gap {row['logit_gap']:.1f}, {row['seconds']:.1f} s"
         )
 
-    def _about(self, config: TrainConfig) -> dict[str, str]:
+    def _about(self) -> dict[str, str]:
         data = self._setting.data
         return {
-            "config": json.dumps(config.to_json()),
+            "config": json.dumps(self._config.to_json()),
             "data_sha256": data.sha256,
             "shape": json.dumps(list(data.shape)),
             "class_names": json.dumps(list(data.class_names)),

@@ -21,6 +21,7 @@ from .distributed import World, is_first_on_machine, join_world
 from .environment import device_name, environment, git_commit, versions
 from .errors import RunError
 from .models import build_model
+from .option_checks import as_typed
 from .progress import Progress
 from .recipes import fill_in, phases
 from .run_folder import RunFolder, find_runs
@@ -128,13 +129,19 @@ def _resumed(config: TrainConfig, arguments: Sequence[str]) -> Runs:
         for name, value in options.items():
             if name == "out" or (name not in MOVABLE and values[name] != value):
                 flag = name.replace("_", "-")
+                here, there = _as_typed(value), _as_typed(values[name])
                 raise RunError(
-                    f"--{flag} {value} contradicts the run in {folder.path}, which has "
-                    f"{values[name]}: leave it out, or begin another run",
+                    f"--{flag} {here} contradicts the run in {folder.path}, which has "
+                    f"{there}: leave it out, or begin another run",
                     code=2,
                 )
         runs.append((folder, dataclasses.replace(stored, **moved)))
     return runs
+
+
+def _as_typed(value: Any) -> str:
+    """A value of config.json as it is given to an option."""
+    return as_typed(value) if isinstance(value, list) else str(value)
 
 
 def check_together(config: TrainConfig, data: ImageData, world: World) -> None:
@@ -143,6 +150,12 @@ def check_together(config: TrainConfig, data: ImageData, world: World) -> None:
         raise RunError(
             f"each of {world.size} processes needs a share: the batches have {config.batch_size} "
             f"images and the test {len(data.test_labels)}",
+            code=2,
+        )
+    needed = 3 if config.loss == "gce" else 2  # gce compares the false classes with each other
+    if data.classes < needed:
+        raise RunError(
+            f"--loss {config.loss} needs at least {needed} classes; {data.name} has {data.classes}",
             code=2,
         )
     assert config.model is not None  # filled in

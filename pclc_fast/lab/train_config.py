@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from tyro.conf import arg
 from .adversarial import AdversaryName, make_adversary
 from .files import prepare_folder
 from .losses import OPTIONS, LossName, make_criterion
+from .option_checks import as_typed, check_counts, check_lr, check_seeds
 
 Schedule = Literal["two-phase", "direct"]
 Augmentation = Literal["none", "flip-crop", "released"]
@@ -127,19 +127,9 @@ class TrainConfig:
             prepare_folder(self.out)
 
     def _check_values(self) -> None:
-        for name, value in (
-            ("epochs", self.epochs),
-            ("batch-size", self.batch_size),
-            ("image-size", self.image_size),
-        ):
-            if value is not None and value < 1:
-                raise ValueError(f"--{name} must be at least 1; got {value}")
-        if not 0 < self.lr < math.inf:
-            raise ValueError(f"--lr must be positive and finite; got {self.lr:g}")
-        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"--seeds must be one or more different numbers; got {self.seeds}")
-        if not all(0 <= seed < 2**63 for seed in self.seeds):
-            raise ValueError(f"--seeds must be from 0 to 2^63 - 1; got {self.seeds}")
+        check_counts(epochs=self.epochs, batch_size=self.batch_size, image_size=self.image_size)
+        check_lr(self.lr)
+        check_seeds(self.seeds)
         for name in ("margin", "lc_weight", "lc_cap", "pc_mean"):
             if name not in OPTIONS[self.loss] and getattr(self, name) != _DEFAULTS[name]:
                 flag = name.replace("_", "-")
@@ -154,6 +144,14 @@ class TrainConfig:
     def identity(self) -> dict[str, Any]:
         """What is computed, without where, as config.json has it."""
         return {name: value for name, value in self.to_json().items() if name not in MOVABLE}
+
+    def check_is_of_a_run(self) -> None:
+        """Raise ValueError where something is left open that a run has decided."""
+        if len(self.seeds) != 1:
+            raise ValueError(f"a run has one of the seeds {as_typed(self.seeds)}")
+        for name in ("model", "epochs", "bf16", "compile"):
+            if getattr(self, name) in (None, "auto"):
+                raise ValueError(f"{name} is left open")
 
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON knows them."""
@@ -185,13 +183,9 @@ _TYPES = get_type_hints(TrainConfig)
 
 
 def _plain(value: Any) -> Any:
-    return (
-        str(value)
-        if isinstance(value, Path)
-        else list(value)
-        if isinstance(value, tuple)
-        else value
-    )
+    if isinstance(value, Path):
+        return str(value)
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _typed(name: str, value: Any) -> Any:

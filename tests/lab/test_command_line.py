@@ -15,6 +15,7 @@ import torch
 
 import pclc_fast
 from pclc_fast.lab import cli, files, reproduce
+from pclc_fast.lab.errors import RunError
 
 COMMANDS = "the command must be one of: train, attack, report, reproduce digits, doctor"
 
@@ -142,8 +143,8 @@ def test_help(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("error", "code", "message"),
     [
-        (FloatingPointError("the loss became nan"), 1, "pclc: the loss became nan\n"),
-        (KeyboardInterrupt(), 130, "pclc: interrupted, nothing was saved\n"),
+        (RunError("the loss became nan"), 1, "pclc: the loss became nan\n"),
+        (KeyboardInterrupt(), 130, "pclc: interrupted, nothing new was saved\n"),
     ],
 )
 def test_a_run_that_fails(

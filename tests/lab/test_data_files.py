@@ -83,7 +83,7 @@ def cut(content: bytes) -> bytes:
         ("train-images-idx3-ubyte", lambda c: c + b"x", "15697 bytes, where its beginning"),
         ("t10k-labels-idx1-ubyte", cut, "17 bytes, where its beginning promises 18"),
         ("t10k-labels-idx1-ubyte", lambda c: b"\x1f\x8b" + c[2:], "it begins with 1f8b0801, not"),
-        ("train-labels-idx1-ubyte", lambda _: b"", "it begins with , not 00000801"),
+        ("train-labels-idx1-ubyte", lambda _: b"", "it begins with nothing, not 00000801"),
         ("train-labels-idx1-ubyte", lambda c: c[:6], "6 bytes, where its beginning promises"),
         ("t10k-images-idx3-ubyte", lambda c: c.replace(b"\x08\x03", b"\x08\x01", 1), "it begins"),
     ],
@@ -111,8 +111,10 @@ def test_parts_that_do_not_fit(tmp_path: Path) -> None:
     write_mnist(tmp_path)
     labels = tmp_path / "MNIST" / "raw" / "train-labels-idx1-ubyte"
     labels.write_bytes(idx(np.zeros(19, dtype=np.uint8)))
-    with pytest.raises(DataError, match="mnist: 20 training images, but 19 labels"):
+    with pytest.raises(DataError, match="mnist: 20 training images, but 19 labels") as caught:
         load_dataset("mnist", root=tmp_path)
+    advice = f"in {labels.parent} do not fit together: remove them and get them again"
+    assert str(caught.value).endswith(advice)
     labels.write_bytes(idx(np.full(20, 10, dtype=np.uint8)))
     with pytest.raises(DataError, match="the training labels go from 10 to 10, but there are 10"):
         load_dataset("mnist", root=tmp_path)
@@ -151,7 +153,7 @@ def test_svhn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == ""  # from the cache
 
 
-@pytest.mark.parametrize("damage", ["cut", "text", "no labels", "grey", "packed badly"])
+@pytest.mark.parametrize("damage", ["cut", "text", "no labels", "letters", "grey", "packed badly"])
 def test_damaged_svhn(damage: str, tmp_path: Path) -> None:
     content = {"X": pixels(32, 32, 3, 20), "y": np.ones((20, 1), dtype=np.uint8)}
     for part in ("train", "test"):
@@ -164,6 +166,8 @@ def test_damaged_svhn(damage: str, tmp_path: Path) -> None:
         path.write_bytes(b"not found\n")
     elif damage == "no labels":
         savemat(path, {"X": content["X"]})
+    elif damage == "letters":
+        savemat(path, {**content, "y": np.full((20, 1), "a", dtype=object)})
     elif damage == "grey":
         savemat(path, {**content, "X": pixels(32, 32, 20)})
     else:

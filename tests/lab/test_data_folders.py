@@ -194,7 +194,12 @@ def test_images_of_several_sizes(tmp_path: Path) -> None:
     picture(odd, (20, 30))
     with pytest.raises(DataError, match="--image-size N brings all images to N x N") as caught:
         load_dataset(str(folder), root=tmp_path)
-    assert str(caught.value).startswith(f"{odd} is 20 x 30, but ")
+    first = folder / "train" / "circle" / "0.png"
+    assert str(caught.value).startswith(f"{odd} is 20 x 30, but {first} is 12 x 10: ")
+    for path in (folder / "test").rglob("*.png"):  # a size of their own
+        picture(path, (20, 30))
+    with pytest.raises(DataError, match=f"is 20 x 30, but {first} is 12 x 10: --image-size N"):
+        load_dataset(str(folder), root=tmp_path)
     data = load_dataset(str(folder), root=tmp_path, image_size=8)
     assert data.shape == (3, 8, 8)
     expected = Image.open(odd).resize((8, 8), Image.Resampling.BILINEAR)

@@ -47,8 +47,9 @@ def test_a_damaged_state_is_named_and_the_one_before_is_there(
 def test_a_pickle_is_not_opened(tmp_path: Path) -> None:
     path = tmp_path / "state.pt"
     torch.save({"format": 1, "weights": Evil()}, path)
-    with pytest.raises(DamagedError):
+    with pytest.raises(DamagedError) as caught:
         read_state(path.read_bytes())
+    assert str(caught.value) == "it holds something else than tensors and numbers"
     assert not Evil.woken
     write_state(path, State("x", epoch=1, weights={"a": torch.ones(2)}))
     assert read_state(path.read_bytes()).epoch == 1

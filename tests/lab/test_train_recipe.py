@@ -128,9 +128,9 @@ def test_json_that_lacks_a_field() -> None:
         ({"batch_size": -3}, "--batch-size must be at least 1; got -3"),
         ({"image_size": 0}, "--image-size must be at least 1; got 0"),
         ({"lr": float("nan")}, "--lr must be positive and finite; got nan"),
-        ({"seeds": ()}, "--seeds must be one or more different numbers"),
-        ({"seeds": (1, 1)}, "--seeds must be one or more different numbers"),
-        ({"seeds": (-1,)}, "--seeds must be from 0"),
+        ({"seeds": ()}, "--seeds must be one or more different numbers; got nothing"),
+        ({"seeds": (1, 1)}, "--seeds must be one or more different numbers; got 1 1"),
+        ({"seeds": (-1, 2**63)}, "--seeds must be from 0 .*; got -1 9223372036854775808"),
         ({"margin": -1.0}, "margin must be finite and positive; got -1"),
         (
             {"adversarial_eps": (0.0, 0.1)},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -14,9 +15,11 @@ import torch
 from train_command import RUN, assert_same_result, rows, train
 
 from pclc_fast.lab import session
+from pclc_fast.lab.checkpoint import read_state
 from pclc_fast.lab.data import load_dataset
 from pclc_fast.lab.distributed import World
 from pclc_fast.lab.errors import RunError
+from pclc_fast.lab.losses import LossName
 from pclc_fast.lab.run_folder import RunFolder
 from pclc_fast.lab.train import check_together
 
@@ -163,6 +166,7 @@ def test_metrics_after_the_last_good_state_are_dropped(finished: Path) -> None:
         (["--lr", "0.1"], "--lr 0.1 contradicts the run in run, which has 0.01: leave it out"),
         (["--epochs=50"], "--epochs 50 contradicts the run in run, which has 2"),
         (["--loss", "ce"], "--loss ce contradicts the run in run, which has pclc"),
+        (["--seeds", "1", "2"], "--seeds 1 2 contradicts the run in run, which has 0"),
         (["--out", "x"], "--out x contradicts the run in run"),
     ],
 )
@@ -196,6 +200,25 @@ def test_a_configuration_that_was_edited(
     config.write_text("{")
     assert train("--resume", "run") == 2
     assert "run/config.json cannot be used: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"epochs": None}, "epochs is left open"),
+        ({"model": None}, "model is left open"),
+        ({"bf16": "auto"}, "bf16 is left open"),
+        ({"compile": "auto"}, "compile is left open"),
+        ({"seeds": [0, 1]}, "a run has one of the seeds 0 1"),
+    ],
+)
+def test_a_configuration_that_is_not_of_a_run(
+    change: dict[str, Any], message: str, finished: Path
+) -> None:
+    config = json.loads((finished / "config.json").read_text())
+    Path("config.json").write_text(json.dumps({**config, **change}))
+    with pytest.raises(RunError, match=f"config.json cannot be used: {message}"):
+        RunFolder(Path()).config()
 
 
 def test_a_run_is_never_overwritten(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -242,7 +265,7 @@ def test_divergence_leaves_the_last_good_state(
 ) -> None:
     assert train("--epochs", "1", "--lr", "1e20", "--batch-size", batch) == 1
     said = capsys.readouterr().err
-    assert "in epoch 1: lr 1e+20 is too large" in said
+    assert "in epoch 1: lr 1e+20 is too large. Begin another run with a smaller --lr" in said
     assert rows(RUN) == []
     assert not (RUN / "state.pt").exists()
 
@@ -270,11 +293,33 @@ def test_a_second_ctrl_c_does_not_wait(
     assert_same_result(Path("run"), finished)
 
 
+def test_an_epoch_is_saved_before_it_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(*_: object) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr(session.Progress, "finished", gone)
+    with pytest.raises(BrokenPipeError):
+        train("--epochs", "1")
+    assert read_state((RUN / "state.pt").read_bytes()).epoch == len(rows(RUN)) == 1
+
+
 def test_every_process_needs_a_share(finished: Path) -> None:
     config, data = RunFolder(finished).config(), load_dataset("digits")
     check_together(config, data, World(torch.device("cpu"), size=256))
     with pytest.raises(RunError, match=r"each of 257 processes needs a share: .* have 256 images"):
         check_together(config, data, World(torch.device("cpu"), size=257))
+
+
+@pytest.mark.parametrize(("loss", "classes"), [("pclc", 1), ("gce", 2)])
+def test_classes_to_choose_from(finished: Path, loss: LossName, classes: int) -> None:
+    config = dataclasses.replace(RunFolder(finished).config(), loss=loss)
+    digits = load_dataset("digits")
+    world = World(torch.device("cpu"))
+    few = dataclasses.replace(digits, class_names=digits.class_names[:classes])
+    with pytest.raises(RunError, match=f"--loss {loss} needs at least {classes + 1} classes; digi"):
+        check_together(config, few, world)
+    enough = dataclasses.replace(digits, class_names=digits.class_names[: classes + 1])
+    check_together(config, enough, world)
 
 
 def test_another_machine_is_mentioned(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -35,20 +35,20 @@ class Decoded(NamedTuple):
         return self.images[:, :1].contiguous() if grey else self.images
 
 
-def decode(paths: Sequence[Path], image_size: int | None, report: Report) -> Decoded:
+def decode(paths: Sequence[Path], like: Path, image_size: int | None, report: Report) -> Decoded:
     """Decode files, in this order; with ``image_size``, to that height and width.
 
     Pillow lets go of Python's lock while it decodes, so threads do.
 
     Raises:
-        DataError: a file is missing, damaged, or of another size than the first.
+        DataError: a file is missing, damaged, or not of the size of the file ``like``.
     """
-    height, width = (image_size, image_size) if image_size else _size(paths[0])
+    height, width = (image_size, image_size) if image_size else _size(like)
     images = torch.empty(len(paths), 3, height, width, dtype=torch.uint8)
     pixels = images.numpy()
 
     def some(numbers: Sequence[int]) -> tuple[int, bool]:
-        grey = [_into(pixels[n], paths[n], paths[0], image_size is not None) for n in numbers]
+        grey = [_into(pixels[n], paths[n], like, image_size is not None) for n in numbers]
         return len(numbers), all(grey)
 
     are_grey = True
@@ -73,7 +73,7 @@ def _size(path: Path) -> tuple[int, int]:
 
 
 def _into(
-    pixels: np.ndarray[Any, np.dtype[np.uint8]], path: Path, first: Path, resize: bool
+    pixels: np.ndarray[Any, np.dtype[np.uint8]], path: Path, like: Path, resize: bool
 ) -> bool:
     """Decode a file into ``pixels``, [3, H, W]; whether it is grey."""
     height, width = pixels.shape[1:]
@@ -82,7 +82,7 @@ def _into(
             raise DataError(f"{path} has pixels of the kind {image.mode}, not 8 bits a channel")
         if not resize and image.size != (width, height):
             raise DataError(
-                f"{path} is {image.height} x {image.width}, but {first} is {height} x {width}: "
+                f"{path} is {image.height} x {image.width}, but {like} is {height} x {width}: "
                 "--image-size N brings all images to N x N"
             )
         try:

@@ -134,7 +134,8 @@ def _reader(
     train: Part, test: Part, names: tuple[str, ...], image_size: int | None, *, may_be_grey: bool
 ) -> Callable[[Report], Raw]:
     def read(report: Report) -> Raw:
-        decoded = [decode(paths, image_size, report) for paths, _ in (train, test)]
+        like = train[0][0]
+        decoded = [decode(paths, like, image_size, report) for paths, _ in (train, test)]
         grey = may_be_grey and all(part.are_grey for part in decoded)
         images = [part.channels(grey) for part in decoded]
         labels = [torch.tensor(part[1], dtype=torch.int64) for part in (train, test)]

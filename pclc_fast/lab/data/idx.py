@@ -52,7 +52,8 @@ def _read(path: Path, dimensions: int) -> Tensor:
     content = _unpacked(path)
     header = 4 + 4 * dimensions
     if content[:4] != bytes((0, 0, _UNSIGNED_BYTE, dimensions)):
-        raise damaged(path, f"it begins with {content[:4].hex()}, not 000008{dimensions:02x}")
+        found = content[:4].hex() or "nothing"
+        raise damaged(path, f"it begins with {found}, not 000008{dimensions:02x}")
     shape = [int.from_bytes(content[i : i + 4], "big") for i in range(4, header, 4)]
     expected = header + math.prod(shape)
     if len(content) != expected:

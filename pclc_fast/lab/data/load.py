@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Callable
 from functools import partial
@@ -71,7 +72,7 @@ def load_dataset(
         return describe(name_or_path, _digits())
     source = _find(name_or_path, root, download, image_size)
     if source.steps is None:
-        return describe(source.name, source.read(lambda _: None))
+        return _described(source, source.read(lambda _: None))
     return _decoded_once(source, _cache_path(name_or_path, root, image_size), image_size)
 
 
@@ -122,7 +123,7 @@ def _decoded_once(source: Source, cache: Path, image_size: int | None) -> ImageD
         doing = f"reading {source.name}"
         progress.advance(0, doing)
         raw = source.read(lambda steps: progress.advance(steps, doing))
-        data = describe(source.name, raw)
+        data = _described(source, raw)
         seconds = time.perf_counter() - start
         read = f"{source.name} decoded in {seconds:.1f} s"
         try:
@@ -132,6 +133,18 @@ def _decoded_once(source: Source, cache: Path, image_size: int | None) -> ImageD
         else:
             progress.finished(f"{read}, kept in {cache}")
         return data
+
+
+def _described(source: Source, raw: Raw) -> ImageData:
+    """``describe``, whose errors here say where the files are and what to do."""
+    try:
+        return describe(source.name, raw)
+    except DataError as error:
+        folder = os.path.commonpath([file.parent for file in source.files])
+        raise DataError(
+            f"{error}. The files of {source.name} in {folder} do not fit together: "
+            "remove them and get them again"
+        ) from error
 
 
 def _digits() -> Raw:

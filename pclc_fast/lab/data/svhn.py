@@ -48,6 +48,8 @@ def _read(path: Path) -> tuple[Tensor, Tensor]:
     pixels, labels = content[_IMAGES], content[_LABELS].reshape(-1)
     if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[2] != 3:
         raise damaged(path, f"X holds {pixels.dtype} of {pixels.shape}, not bytes of (H, W, 3, N)")
+    if labels.dtype.kind not in "iu":
+        raise damaged(path, f"y holds {labels.dtype}, not integers")
     images = torch.from_numpy(np.ascontiguousarray(pixels.transpose(3, 2, 0, 1)))
     labels = torch.from_numpy(labels.astype(np.int64))
     return images, labels.where(labels != _ZERO, 0)
