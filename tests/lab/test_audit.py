@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pclc_fast.lab.audit import probes
 from pclc_fast.lab.audit.checks import check_all
+from pclc_fast.lab.audit.connected import connected
 from pclc_fast.lab.audit.evidence import Evidence, Finding, Gradients, Repeats
 from pclc_fast.lab.audit.probes import Probed, gather
 from pclc_fast.lab.audit.verdict import judge, to_json
@@ -252,6 +253,16 @@ def test_a_model_without_a_gradient_fails(undefended: nn.Module, data: DigitsDat
     assert findings["gradients"].numbers["zero"] == 1
     assert {"gradients", "unbounded"} <= failed(findings)
     assert findings["float64"].status == "NOT RUN"  # it computes in float32 whatever it is given
+
+
+def test_a_model_that_normalises_in_place_has_a_gradient(undefended: nn.Module) -> None:
+    model, images = (
+        Wrapped(undefended, before=lambda images: images.sub_(0.5)),
+        torch.rand(1, 1, 8, 8),
+    )
+    before = images.clone()
+    assert connected(model.eval(), images) is model
+    assert images.equal(before)
 
 
 @pytest.mark.usefixtures("one_budget")

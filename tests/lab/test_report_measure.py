@@ -42,13 +42,17 @@ def test_slopes_of_a_linear_model() -> None:
     margin = summary(found)["margin"]
     expected = (found.lead[right] / found.l1[right]).mean().item()
     assert (margin["mean"], margin["images"]) == (pytest.approx(expected), 300)
+    before = images.clone()
+    in_place = slopes(nn.Sequential(nn.Threshold(0.5, 0.0, inplace=True), model), images, labels)
+    assert images.equal(before)
+    assert in_place.l1.shape == (300,)
 
 
-@pytest.mark.parametrize(("count", "spread"), [(9, 0.0), (2, 1.0)])
-def test_features_that_cannot_be_placed(count: int, spread: float) -> None:
+@pytest.mark.parametrize(("count", "spread", "first"), [(9, 0.0, 1), (2, 1.0, 1), (9, 1.0, 2)])
+def test_features_that_cannot_be_placed(count: int, spread: float, first: int) -> None:
     class Dead:
         def features(self, images: torch.Tensor) -> torch.Tensor:
-            return spread * images.flatten(1)
+            return spread * images.flatten(first)
 
     images, labels = torch.rand(count, 1, 2, 2), torch.zeros(count, dtype=torch.int64)
     assert embedding(Dead(), images, labels, images[:1], labels[:1], 0.3) is None
@@ -150,7 +154,7 @@ def test_a_run_killed_while_it_trains(tmp_path: Path) -> None:
     assert run["missing"]["attacked"].startswith("not attacked yet: pclc attack")
     assert (run["training"]["epochs_done"], run["training"]["epochs_planned"]) == (1, 4)
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
-    assert "Not attacked yet" in page
+    assert "No attack is finished" in page
 
 
 def test_a_result_without_a_run_and_one_cut_short(tmp_path: Path) -> None:

@@ -158,7 +158,7 @@ def test_what_is_missing_is_said() -> None:
     page, _ = render(DOCUMENTS["unfinished"])
     shown = " ".join(" ".join(Page(page).plain).split())
     assert "unfinished at" in shown
-    assert "other: Not attacked yet" in shown or "Not attacked yet" in shown
+    assert "No attack is finished" in shown
     for part in ("attacked", "audit", "ranks", "embedding", "samples"):
         assert f"missing/other/{part}" in page
 
