@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from report_documents import result
 from torch import Tensor, nn
 
 from pclc_fast.lab.audit import probes
@@ -142,6 +143,14 @@ def test_what_the_evaluation_missed() -> None:
     assert (found.status, found.numbers["missed"]) == ("FAIL", 2)
     assert "Do not trust the worst case" in judge(check_all(missed))[1]
     assert finding("worst-case", evidence({"pgd": 50})).status == "NOT RUN"
+
+
+def test_an_evaluation_says_nothing_of_epsilons_it_did_not_have() -> None:
+    evaluated = result(images=N, epsilons=(0.2,))
+    found = Evidence(10, ALL, [0.1, 0.2])
+    probes._enter_evaluation(found, evaluated)
+    assert set(found.worst) == {0.2}
+    assert set(found.standing) == {("white-box", 0.2)}
 
 
 def test_the_verdict_follows_from_the_findings() -> None:
