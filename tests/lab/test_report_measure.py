@@ -101,6 +101,12 @@ def test_samples_are_of_every_class() -> None:
     assert all(found.images.label[s["position"]] == s["label"] for s in chosen)
 
 
+def test_results_in_another_norm_are_left_out_and_named() -> None:
+    main, other = result(), dataclasses.replace(result(), preset="released", norm="L2")
+    (caution,) = together([other, main]).cautions[len(main.cautions) :]
+    assert caution.message.startswith("What released found in L2 on 60 images is not in this")
+
+
 def test_results_of_the_same_images_count_together() -> None:
     paper = result(seed=1)
     strong = dataclasses.replace(result(seed=2), preset="strong")
@@ -118,7 +124,7 @@ def test_results_of_the_same_images_count_together() -> None:
     positions = set(paper.adversarial.position.tolist()) | set(strong.adversarial.position.tolist())
     assert whole.adversarial.position.tolist() == sorted(positions)
     other = dataclasses.replace(result(images=50), preset="strong")
-    assert together([other, paper]) == paper  # the one with more images
+    assert together([other, paper]).cells == paper.cells  # the one with more images
     fields = attacked(whole, [])
     assert {a["paper"] for a in fields["attacks"]} == {"fgsm", "pgd", None}
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from ..attacks import Result
-from ..attacks.result import Adversarial
+from ..attacks.result import Adversarial, Caution
 from ..attacks.result_file import RESULT
 
 _ORDER = ("released", "paper")  # before all others: what decides comes last
@@ -24,13 +24,16 @@ def result_folders(folder: Path) -> list[Path]:
 def together(results: Sequence[Result]) -> Result:
     """One result with the attacks of all that are about the same images and norm.
 
-    The one with the most images decides which these are, of equal ones that of the last preset.
+    The one with the most images decides which these are, of equal ones that of the last preset. A
+    caution names the others.
     """
     ordered = sorted(results, key=_place)
     main = max(enumerate(ordered), key=lambda item: (item[1].clean.images, item[0]))[1]
     fitting = [r for r in ordered if _about(r) == _about(main)]
+    cautions = [c for r in fitting for c in r.cautions]
+    cautions += [_left_out(r) for r in ordered if r not in fitting]
     if len(fitting) == 1:
-        return main
+        return dataclasses.replace(main, cautions=cautions)
     parts, first = [], 0
     for result in fitting:
         parts.append(_renamed(result, first))
@@ -43,7 +46,7 @@ def together(results: Sequence[Result]) -> Result:
         carry=any(r.carry for r in fitting),
         attacks=[attack for part in parts for attack in part.attacks],
         assumptions=list(dict.fromkeys(a for r in fitting for a in r.assumptions)),
-        cautions=list(dict.fromkeys(c for r in fitting for c in r.cautions)),
+        cautions=list(dict.fromkeys(cautions)),
         cells=[cell for part in parts for cell in part.cells],
         seconds=round(sum(r.seconds for r in fitting), 3),
         peak_memory=max(r.peak_memory for r in fitting),
@@ -57,6 +60,14 @@ def _place(result: Result) -> int:
 
 def _about(result: Result) -> tuple[object, ...]:
     return result.norm, result.data.sha256, result.images.label, result.images.predicted
+
+
+def _left_out(result: Result) -> Caution:
+    return Caution(
+        "left-out",
+        f"What {result.preset} found in {result.norm} on {result.clean.images} images is not in "
+        "this report: it is of another norm, or of other images",
+    )
 
 
 def _renamed(result: Result, first: int) -> Result:

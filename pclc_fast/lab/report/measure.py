@@ -162,6 +162,7 @@ def _configuration(subject: Subject) -> dict[str, str]:
         about = f"{result.model.name}, {result.data.name}" if result else ""
         return {"key": str(subject.folder), "about": about}
     facts = {k: v for k, v in config.identity().items() if k != "seeds"}
+    facts["norm"] = subject.result.norm if subject.result else "Linf"
     epochs = " + ".join(f"{phase.epochs} epochs {phase.loss}" for phase in phases(config))
     words = [str(config.model), epochs]
     if config.adversarial != "none":
