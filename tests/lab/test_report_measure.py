@@ -101,6 +101,15 @@ def test_samples_are_of_every_class() -> None:
     assert all(found.images.label[s["position"]] == s["label"] for s in chosen)
 
 
+def test_results_of_one_preset_have_different_names() -> None:
+    found = together([result(), result(seed=1), dataclasses.replace(result(), preset="released")])
+    assert found.preset == "released, paper, paper 2"
+    keys = [attack.key for attack in found.attacks]
+    assert len(set(keys)) == len(keys) == 9
+    topics = [assumption.topic for assumption in found.assumptions]
+    assert len(set(topics)) == len(topics) > 2
+
+
 def test_results_in_another_norm_are_left_out_and_named() -> None:
     main, other = result(), dataclasses.replace(result(), preset="released", norm="L2")
     (caution,) = together([other, main]).cautions[len(main.cautions) :]

@@ -34,18 +34,18 @@ def together(results: Sequence[Result]) -> Result:
     cautions += [_left_out(r) for r in ordered if r not in fitting]
     if len(fitting) == 1:
         return dataclasses.replace(main, cautions=cautions)
-    parts, first = [], 0
-    for result in fitting:
-        parts.append(_renamed(result, first))
+    parts, first, names = [], 0, _names(fitting)
+    for name, result in zip(names, fitting, strict=True):
+        parts.append(_renamed(result, name, first))
         first += len(result.attacks)
     return dataclasses.replace(
         main,
-        preset=", ".join(r.preset for r in fitting),
+        preset=", ".join(names),
         epsilons=sorted({e for r in fitting for e in r.epsilons}),
         cumulative=any(r.cumulative for r in fitting),
         carry=any(r.carry for r in fitting),
         attacks=[attack for part in parts for attack in part.attacks],
-        assumptions=list(dict.fromkeys(a for r in fitting for a in r.assumptions)),
+        assumptions=[assumption for part in parts for assumption in part.assumptions],
         cautions=list(dict.fromkeys(cautions)),
         cells=[cell for part in parts for cell in part.cells],
         seconds=round(sum(r.seconds for r in fitting), 3),
@@ -70,15 +70,23 @@ def _left_out(result: Result) -> Caution:
     )
 
 
-def _renamed(result: Result, first: int) -> Result:
-    """Keys with the name of their preset; positions of attacks counted from ``first``."""
-    name = f"{result.preset}: "
+def _names(results: Sequence[Result]) -> list[str]:
+    """Their presets, with a number where one is there again."""
+    presets = [result.preset for result in results]
+    before = [presets[:place].count(preset) for place, preset in enumerate(presets)]
+    return [f"{p} {n + 1}" if n else p for p, n in zip(presets, before, strict=True)]
+
+
+def _renamed(result: Result, name: str, first: int) -> Result:
+    """Keys and topics behind a name; positions of attacks counted from ``first``."""
+    name = f"{name}: "
     adversarial = result.adversarial
     if adversarial is not None:
         adversarial = adversarial._replace(attack=adversarial.attack + first)
     return dataclasses.replace(
         result,
         attacks=[dataclasses.replace(a, key=name + a.key) for a in result.attacks],
+        assumptions=[dataclasses.replace(a, topic=name + a.topic) for a in result.assumptions],
         cells=[dataclasses.replace(c, attack=name + c.attack) for c in result.cells],
         adversarial=adversarial,
     )
