@@ -52,10 +52,10 @@ def attack(config: AttackConfig, arguments: Sequence[str]) -> None:
     Raises:
         RunError: a file, the data, the model or the device cannot be used.
     """
-    console = Console()
+    console = Console(emoji=False)
     for subject in _subjects(config):
         out = _out(config, subject)
-        result = _evaluated(config, subject, out, Console(stderr=True))
+        result = _evaluated(config, subject, out, Console(stderr=True, emoji=False))
         where = {**environment(arguments), "commit": git_commit(), "packages": versions()}
         result = dataclasses.replace(
             result, model=subject.model(result), data=subject.data(result), environment=where

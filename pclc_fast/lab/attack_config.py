@@ -44,7 +44,8 @@ class AttackConfig:
     norm: Literal["Linf", "L2"] = "Linf"
     """In which the budgets are."""
     epsilon: Annotated[tuple[float, ...], tyro.conf.arg(aliases=["--eps", "--epsilons"])] = ()
-    """Budgets, of pixels from 0 to 1. None given: the paper's for such images."""
+    """Budgets, of pixels from 0 to 1. None given: the paper's for such images, which are in
+    Linf."""
     n_ex: Annotated[int, tyro.conf.arg(aliases=["--images"])] = 1000
     """Attack the first so many test images. 0: all."""
     batch_size: Annotated[int | None, tyro.conf.arg(aliases=["--bs"])] = None
@@ -73,7 +74,7 @@ class AttackConfig:
             )
         if self.model is not None:
             missing = [n for n in ("weights", "data") if getattr(self, n) is None]
-            if ":" not in self.model:
+            if not all(self.model.partition(":")):
                 raise ValueError(f"--model must be package.module:factory; got {self.model}")
             if missing:
                 raise ValueError(f"--model needs --{', --'.join(missing)} too")

@@ -161,7 +161,7 @@ def _made(name: str) -> nn.Module:
         sys.path.insert(0, "")
     try:
         made = getattr(importlib.import_module(module), factory)()
-    except (ImportError, AttributeError, TypeError) as error:
+    except (ImportError, AttributeError, OSError, RuntimeError, TypeError, ValueError) as error:
         raise RunError(f"--model {name} cannot be made: {error}", code=2) from error
     if not isinstance(made, nn.Module):
         raise RunError(

@@ -30,11 +30,14 @@ class Sure(torch.nn.Sequential):
     def forward(self, images):
         return super().forward(images).softmax(dim=1)
 
-def sure():
+def cool():  # a name that terminals may know as a picture
     return Sure(*small_cnn(seed=1))
 
 def wrong():
     return 3
+
+def broken():
+    raise ValueError("no such network")
 """
 
 
@@ -107,14 +110,16 @@ def test_any_model_is_attacked(
     assert result.clean.accuracy > 0.9
     assert result.model.facts["factory"] == "factory:make"
     capsys.readouterr()
-    model = ["--model", "factory:sure", "--weights", str(weights), "--out", "sure"]
+    model = ["--model", "factory:cool", "--weights", str(weights), "--out", "sure"]
     assert cli.run([*start, *model]) == 0
     shown = capsys.readouterr().err
+    assert shown.startswith("factory:cool: 450 images of digits")
     assert (
         0 < shown.index("warning: softmax") < shown.index("fooled in")
     )  # before the time is spent
     for name, message in (
         ("factory:wrong", "must make a torch.nn.Module; it made int"),
+        ("factory:broken", "--model factory:broken cannot be made: no such network"),
         ("factory:none", "cannot be made: module 'factory' has no attribute 'none'"),
         ("nowhere:make", "cannot be made: No module named 'nowhere'"),
     ):
@@ -129,6 +134,7 @@ def test_any_model_is_attacked(
         ("", "give either the folder of a run, or --model package.module:factory"),
         ("x --model a:b", "give either the folder of a run, or --model package.module:factory"),
         ("--model a --weights w --data digits --out o", "must be package.module:factory; got a"),
+        ("--model :b --weights w --data digits", "must be package.module:factory; got :b"),
         ("--model a:b --data digits", "--model needs --weights too"),
         ("{run} --weights w", "--weights goes with --model; a run has its own"),
         ("{run} --n-ex -1", "--n-ex must be positive, or 0 for all images; got -1"),

@@ -48,7 +48,7 @@ def test_tables_1_2_3_and_5(
     assert sources == {
         "fgsm": "Tables 1 and 2",
         "bim": "Tables 1, 2 and 5",
-        "bim-eps/10": "Table 1",
+        "bim-eps/10": "Tables 1, 2 and 5",
         "pgd": "Tables 1, 2 and 5",
         "mim": "Tables 1, 2 and 5",
         "cw-100": "Tables 1 and 5",

@@ -51,6 +51,7 @@ IMAGES, LABELS = torch.full((8, 1, 2, 2), 0.5), torch.zeros(8, dtype=torch.int64
         ({"eps": (0.1, None)}, TypeError, "a number or a list of numbers"),
         ({"eps": torch.full((9,), 0.1)}, ValueError, "attack_images takes one for each image"),
         ({"eps": None}, ValueError, "eps must be given: fgsm, pgd, mt, square has none of its own"),
+        ({"eps": None, "norm": "L2", "preset": "released"}, ValueError, "none of its own in L2"),
         ({"seed": -1}, ValueError, "seed must be an integer from 0"),
         ({"seed": 0.5}, ValueError, "seed must be an integer from 0"),
         ({"batch_size": 0}, ValueError, "batch_size must be an integer, at least 1; got 0"),
@@ -80,6 +81,7 @@ def test_what_makes_no_sense(change: dict[str, Any], error: type[Exception], mes
         (lambda x: x.flatten(1)[:, :2] / 0, r"NaN or \+inf"),
         (lambda x: x.sum(), r"must give logits \[8, classes\]; got \[\]"),
         (lambda x: x.flatten(1)[:4], r"must give logits \[8, classes\]; got \[4, 4\]"),
+        (lambda x: (x.flatten(1), None), r"must give logits \[8, classes\]; got tuple"),
         (lambda x: x.flatten(1)[:, :1], "at least 2 classes apart; it has 1"),
         (lambda x: (x > 0.4).flatten(1).float(), "cannot be differentiated"),
         (lambda x: flat()(x.detach()), "cannot be differentiated"),
@@ -92,6 +94,15 @@ def test_models_that_cannot_be_evaluated(model: Any, message: str) -> None:
         model.training = False
     with pytest.raises(ValueError, match=message):
         evaluate(model, IMAGES, LABELS, eps=0.1, preset=QUICK)
+
+
+@pytest.mark.parametrize("batch_size", [3, 256])  # several batches, or one that is filled up
+def test_a_model_that_gives_more_than_logits(batch_size: int) -> None:
+    def model(images: Tensor) -> Any:
+        return {"logits": images.flatten(1)}
+
+    with pytest.raises(ValueError, match=r"must give logits \[8, classes\]; got dict"):
+        evaluate(model, IMAGES[:6], LABELS[:6], eps=0.1, preset=QUICK, batch_size=batch_size)
 
 
 def test_nothing_can_be_attacked_where_nothing_is_differentiated() -> None:
@@ -167,7 +178,9 @@ def test_an_image_that_breaks_the_model_is_not_fooled_by_that() -> None:
         broken = torch.where(total > 2.1, torch.nan, 0.0)
         return torch.cat([total * 0 + 1, -total, -total], dim=1) + broken
 
-    result = evaluate(model, IMAGES, LABELS, eps=0.3, preset=QUICK)
+    with pytest.warns(UserWarning, match="nan-logits: .* the accuracy may come out too high"):
+        result = evaluate(model, IMAGES, LABELS, eps=0.3, preset=QUICK)
+    assert [caution.code for caution in result.cautions] == ["nan-logits"]
     assert result.worst_case(0.3).correct == 8
 
 

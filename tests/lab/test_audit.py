@@ -7,10 +7,12 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from report_documents import result
 from torch import Tensor, nn
 
 from pclc_fast.lab.audit import probes
 from pclc_fast.lab.audit.checks import check_all
+from pclc_fast.lab.audit.connected import connected
 from pclc_fast.lab.audit.evidence import Evidence, Finding, Gradients, Repeats
 from pclc_fast.lab.audit.probes import Probed, gather
 from pclc_fast.lab.audit.verdict import judge, to_json
@@ -143,6 +145,14 @@ def test_what_the_evaluation_missed() -> None:
     assert finding("worst-case", evidence({"pgd": 50})).status == "NOT RUN"
 
 
+def test_an_evaluation_says_nothing_of_epsilons_it_did_not_have() -> None:
+    evaluated = result(images=N, epsilons=(0.2,))
+    found = Evidence(10, ALL, [0.1, 0.2])
+    probes._enter_evaluation(found, evaluated)
+    assert set(found.worst) == {0.2}
+    assert set(found.standing) == {("white-box", 0.2)}
+
+
 def test_the_verdict_follows_from_the_findings() -> None:
     status, text, counts = judge(check_all(evidence()))
     assert (status, counts["ran"]) == ("NOT RUN", 0)
@@ -252,6 +262,16 @@ def test_a_model_without_a_gradient_fails(undefended: nn.Module, data: DigitsDat
     assert findings["gradients"].numbers["zero"] == 1
     assert {"gradients", "unbounded"} <= failed(findings)
     assert findings["float64"].status == "NOT RUN"  # it computes in float32 whatever it is given
+
+
+def test_a_model_that_normalises_in_place_has_a_gradient(undefended: nn.Module) -> None:
+    model, images = (
+        Wrapped(undefended, before=lambda images: images.sub_(0.5)),
+        torch.rand(1, 1, 8, 8),
+    )
+    before = images.clone()
+    assert connected(model.eval(), images) is model
+    assert images.equal(before)
 
 
 @pytest.mark.usefixtures("one_budget")

@@ -42,13 +42,17 @@ def test_slopes_of_a_linear_model() -> None:
     margin = summary(found)["margin"]
     expected = (found.lead[right] / found.l1[right]).mean().item()
     assert (margin["mean"], margin["images"]) == (pytest.approx(expected), 300)
+    before = images.clone()
+    in_place = slopes(nn.Sequential(nn.Threshold(0.5, 0.0, inplace=True), model), images, labels)
+    assert images.equal(before)
+    assert in_place.l1.shape == (300,)
 
 
-@pytest.mark.parametrize(("count", "spread"), [(9, 0.0), (2, 1.0)])
-def test_features_that_cannot_be_placed(count: int, spread: float) -> None:
+@pytest.mark.parametrize(("count", "spread", "first"), [(9, 0.0, 1), (2, 1.0, 1), (9, 1.0, 2)])
+def test_features_that_cannot_be_placed(count: int, spread: float, first: int) -> None:
     class Dead:
         def features(self, images: torch.Tensor) -> torch.Tensor:
-            return spread * images.flatten(1)
+            return spread * images.flatten(first)
 
     images, labels = torch.rand(count, 1, 2, 2), torch.zeros(count, dtype=torch.int64)
     assert embedding(Dead(), images, labels, images[:1], labels[:1], 0.3) is None
@@ -97,6 +101,21 @@ def test_samples_are_of_every_class() -> None:
     assert all(found.images.label[s["position"]] == s["label"] for s in chosen)
 
 
+def test_results_of_one_preset_have_different_names() -> None:
+    found = together([result(), result(seed=1), dataclasses.replace(result(), preset="released")])
+    assert found.preset == "released, paper, paper 2"
+    keys = [attack.key for attack in found.attacks]
+    assert len(set(keys)) == len(keys) == 9
+    topics = [assumption.topic for assumption in found.assumptions]
+    assert len(set(topics)) == len(topics) > 2
+
+
+def test_results_in_another_norm_are_left_out_and_named() -> None:
+    main, other = result(), dataclasses.replace(result(), preset="released", norm="L2")
+    (caution,) = together([other, main]).cautions[len(main.cautions) :]
+    assert caution.message.startswith("What released found in L2 on 60 images is not in this")
+
+
 def test_results_of_the_same_images_count_together() -> None:
     paper = result(seed=1)
     strong = dataclasses.replace(result(seed=2), preset="strong")
@@ -114,7 +133,7 @@ def test_results_of_the_same_images_count_together() -> None:
     positions = set(paper.adversarial.position.tolist()) | set(strong.adversarial.position.tolist())
     assert whole.adversarial.position.tolist() == sorted(positions)
     other = dataclasses.replace(result(images=50), preset="strong")
-    assert together([other, paper]) == paper  # the one with more images
+    assert together([other, paper]).cells == paper.cells  # the one with more images
     fields = attacked(whole, [])
     assert {a["paper"] for a in fields["attacks"]} == {"fgsm", "pgd", None}
 
@@ -150,7 +169,7 @@ def test_a_run_killed_while_it_trains(tmp_path: Path) -> None:
     assert run["missing"]["attacked"].startswith("not attacked yet: pclc attack")
     assert (run["training"]["epochs_done"], run["training"]["epochs_planned"]) == (1, 4)
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
-    assert "Not attacked yet" in page
+    assert "No attack is finished" in page
 
 
 def test_a_result_without_a_run_and_one_cut_short(tmp_path: Path) -> None:

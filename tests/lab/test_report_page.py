@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from report_documents import ATTACKS, cases
 
+from pclc_fast.lab.report.beside import beside_the_paper
 from pclc_fast.lab.report.numbers import STYLES
 from pclc_fast.lab.report.output import NAMES, write
 from pclc_fast.lab.report.page import render
@@ -154,10 +155,10 @@ def test_names_are_not_markup() -> None:
 
 
 def test_what_is_missing_is_said() -> None:
-    page, _ = render(DOCUMENTS["unfinished"])
+    page, _ = render(DOCUMENTS["uneven"])
     shown = " ".join(" ".join(Page(page).plain).split())
-    assert "unfinished at" in shown
-    assert "other: Not attacked yet" in shown or "Not attacked yet" in shown
+    assert "unfinished" not in shown  # an evaluation that was not finished left no result
+    assert "No attack is finished" in shown
     for part in ("attacked", "audit", "ranks", "embedding", "samples"):
         assert f"missing/other/{part}" in page
 
@@ -173,6 +174,19 @@ def test_seeds_are_summed_up() -> None:
     spread = (sum((x - mean) ** 2 for x in own) / 2) ** 0.5
     assert float(found[f"group worst/{name}/0.1/mean"]) == pytest.approx(mean)
     assert float(found[f"group worst/{name}/0.1/spread"]) == pytest.approx(spread)
+
+
+def test_both_steps_of_bim_are_beside_the_paper() -> None:
+    cells = [{"epsilon": 0.2, "alone": {"accuracy": 0.5}}]
+    attack = {"paper": "bim", "threat": "white-box", "cells": cells}
+    keys = ("released: bim-eps/10", "paper: bim", "paper: bim-eps/10")
+    attacked = {"attacks": [{**attack, "key": key} for key in keys]}
+    numbers = [{**n, "epsilon": 0.2} for n in DOCUMENTS["one"]["paper"] if n["attack"] == "bim"]
+    runs = [{"id": "x", "data": {"set": "mnist"}, "attacked": attacked}]
+    table = beside_the_paper({"paper": numbers[:1], "runs": runs})[0]
+    assert table.lines[0].keys == {"x": ["paper: bim", "released: bim-eps/10"]}
+    assert table.is_matched
+    assert not beside_the_paper({"paper": numbers[:1], "runs": []})[0].is_matched
 
 
 @pytest.mark.skipif(BROWSER is None, reason="there is no Chromium")

@@ -13,7 +13,7 @@ from .piece import Piece, Subjects, attack_piece
 from .pieces import Pieces
 from .preset import Preset, Spec
 from .result import Adversarial, Cell, Counts, Norm
-from .tracing import trace
+from .tracing import answered_with_nan, trace
 
 
 class Watch(Protocol):
@@ -63,9 +63,9 @@ def schedule(
         ValueError: none were asked for, and an attack has none of its own; or the other way round.
     """
     bounded = [spec for spec in preset.specs if spec.has_budget]
-    bare = [spec.key for spec in bounded if not spec.epsilons]
+    bare = [s.key for s in bounded if not s.epsilons or (s.norm is None and norm != "Linf")]
     if eps is None and bare:
-        raise ValueError(f"eps must be given: {', '.join(bare)} has none of its own")
+        raise ValueError(f"eps must be given: {', '.join(bare)} has none of its own in {norm}")
     if eps is not None and not bounded:
         free = ", ".join(spec.key for spec in preset.specs)
         raise ValueError(
@@ -94,6 +94,7 @@ class Campaign:
         self._correct = subjects.logits.argmax(dim=1) == subjects.labels
         self._fooled = torch.zeros_like(self._correct)  # within a budget, by anything so far
         self._by_attack: dict[str, Tensor] = {}
+        self.lost_looks = 0  # at attacked images, that the model answered with NaN
         self._order = {spec.key: number for number, spec in enumerate(preset.specs)}
         self._kept: list[tuple[Piece, Tensor, float, int]] = []  # which lines of it are the first
 
@@ -157,6 +158,7 @@ class Campaign:
     def _account(self, stop: Stop, pieces: list[Piece]) -> None:
         own = self._by_attack.setdefault(stop.spec.key, torch.zeros_like(self._correct))
         for piece in pieces:
+            self.lost_looks += answered_with_nan(piece.sums)
             positions = piece.fooled.to(own.device)
             own[positions] = True
             if stop.epsilon is not None and stop.norm == self._norm:

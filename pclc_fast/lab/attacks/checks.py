@@ -80,7 +80,7 @@ def check_seed(seed: int, batch_size: int | None) -> None:
 
 def check_substitute(logits: Tensor, of_model: Tensor) -> None:
     """Raise ValueError unless a substitute tells the same classes apart as the model."""
-    if logits.ndim != 2 or logits.shape[1] != of_model.shape[1]:
+    if logits.shape[1] != of_model.shape[1]:
         raise ValueError(
             f"the substitute must give logits [N, {of_model.shape[1]}], as the model does; got "
             f"{list(logits.shape)}"
@@ -115,10 +115,7 @@ def clean_logits(network: Network, images: Tensor) -> Tensor:
 
 
 def check_logits(logits: Tensor, labels: Tensor) -> None:
-    """Raise ValueError unless these are logits for the labels."""
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(labels):
-        got = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise ValueError(f"the model must give logits [{len(labels)}, classes]; got {got}")
+    """Raise ValueError unless these logits [N, K] are some for the labels."""
     classes = logits.shape[1]
     if classes < 2:
         raise ValueError(f"the model must tell at least 2 classes apart; it has {classes}")
@@ -173,6 +170,20 @@ def cautions(network: Network, images: Tensor, labels: Tensor, logits: Tensor) -
             )
         )
     return found
+
+
+def lost_looks(looks: int) -> list[Caution]:
+    """What it means that attacked images were answered with NaN, so many times."""
+    if not looks:
+        return []
+    return [
+        Caution(
+            "nan-logits",
+            f"Attacked images were answered with NaN {looks} times. NaN is no class, so this "
+            "counts as withstanding the attack, and the accuracy may come out too high: an "
+            "attacker can make the model fail in this way",
+        )
+    ]
 
 
 def looks_like_probabilities(logits: Tensor) -> bool:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .balls import column, norms
 from .engine import Found, Task
-from .network import Looked
+from .network import Looked, is_nan
 from .objectives import margin
 from .tracing import Tally
 
@@ -117,7 +117,7 @@ def _descend(
         looked, total, size = _look(part, search.c[lines], images, confidence)
         apart = margin(looked.logits, part.labels, None)
         fooled = (apart > 0 if confidence == 0 else apart >= confidence) & apart.isfinite()
-        tally.look(step, fooled, looked)
+        tally.look(step, fooled, is_nan(looked.logits), looked)
         search.take(lines, fooled, images, size, taken + step)
         fooled_ever[lines[fooled]] = True
         assert looked.gradient is not None

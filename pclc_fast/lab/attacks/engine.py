@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .balls import Ball
-from .network import Looked, Network, misclassified
+from .network import Looked, Network, is_nan
 from .noise import Noise
 from .objectives import Objective
 from .tracing import Tally
@@ -203,8 +203,9 @@ def _ascend(
         looked = None if is_last else look(task, lanes, images, step)
         counts = is_last or iterate == "any"
         logits = task.network.logits(images) if looked is None else looked.logits
-        fooled = misclassified(logits, lanes.labels) & counts
-        tally.look(step, fooled, looked)
+        nan = is_nan(logits)
+        fooled = (logits.argmax(dim=1) != lanes.labels) & ~nan & counts
+        tally.look(step, fooled, nan, looked)
         left = _take(found, step, lanes, images, fooled)
         if looked is None:
             (rest,) = ((lanes.run == 0) & ~found.fooled[lanes.image]).nonzero(as_tuple=True)

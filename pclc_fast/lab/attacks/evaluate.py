@@ -48,8 +48,8 @@ def evaluate(
         model: images [B, ...] in [0, 1] to logits [B, K]; a module must be in evaluation mode.
         images: what the budgets are around.
         labels: the true classes.
-        eps: budgets for all images; None: those of the preset, as there must be where none of its
-            attacks has one. What fools within one fools within a larger one.
+        eps: budgets for all images; None: those of the preset, which are in Linf, as there must be
+            where none of its attacks has one. What fools within one fools within a larger one.
         norm: of the budgets, "Linf" or "L2".
         preset: "strong", "paper", "released", or attacks of one's own.
         seed: random starts and directions; those of an image do not depend on the others.
@@ -71,23 +71,32 @@ def evaluate(
     subjects = _subjects(model, images, labels, substitute, seed, batch_size)
     classes = subjects.logits.shape[1]
     whole = find_preset(preset, tuple(images.shape[1:]), classes)
-    _check_specs(whole, norm)
+    _check_specs(whole)
     fitting, left_out = _fitting(whole, norm, classes, has_substitute=substitute is not None)
     stops, epsilons = schedule(fitting, asked, norm)
     cautions = [*_look_out(subjects, stops), *left_out]
-    for caution in cautions:
-        warnings.warn(f"{caution.code}: {caution.message}", stacklevel=2)
+    _warn(cautions)
     result = _begun(model, subjects, fitting, norm, epsilons, cautions)
     pieces = pieces or Pieces()
     pieces.open(_manifest(result, subjects))
     campaign = Campaign(subjects, fitting, norm, pieces, watch or Silent())
+    cells = campaign.run(stops)
+    found_later = checks.lost_looks(campaign.lost_looks)
+    _warn(found_later)
     return dataclasses.replace(
         result,
-        cells=campaign.run(stops),
+        cautions=[*cautions, *found_later],
+        cells=cells,
         adversarial=campaign.adversarial(),
         seconds=round(time.perf_counter() - start, 3),
         peak_memory=peak_memory(subjects.images.device),
     )
+
+
+def _warn(cautions: list[Caution]) -> None:
+    """As if ``evaluate``'s caller were told."""
+    for caution in cautions:
+        warnings.warn(f"{caution.code}: {caution.message}", stacklevel=3)
 
 
 def _begun(
@@ -151,14 +160,14 @@ def _device(model: Model, images: Tensor) -> torch.device:
     return next((p.device for p in parameters), images.device)
 
 
-def _check_specs(preset: Preset, norm: Norm) -> None:
+def _check_specs(preset: Preset) -> None:
     keys = [spec.key for spec in preset.specs]
     if not keys or len(set(keys)) < len(keys):
         raise ValueError(f"a preset must have attacks with different keys; got {keys}")
     for spec in preset.specs:
         check(spec)
         if spec.epsilons:
-            checks.check_epsilons(spec.epsilons, spec.norm or norm)
+            checks.check_epsilons(spec.epsilons, spec.norm or "Linf")
 
 
 def _fitting(

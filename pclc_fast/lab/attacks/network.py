@@ -55,13 +55,24 @@ class Network:
         return Looked(logits.detach(), value.detach(), gradient)
 
     def _call(self, images: Tensor) -> Tensor:
-        missing = _SMALLEST - len(images)
-        if missing > 0 and len(images):
-            padding = images[:1].expand(missing, *images.shape[1:])
-            return self._model(torch.cat([images, padding]))[: len(images)]
-        return self._model(images.clone())  # for models that normalise in place
+        count = len(images)
+        if 0 < count < _SMALLEST:
+            padding = images[:1].expand(_SMALLEST - count, *images.shape[1:])
+            shown = torch.cat([images, padding])
+        else:
+            shown = images.clone()  # for models that normalise in place
+        logits = self._model(shown)
+        if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(shown):
+            got = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+            raise ValueError(f"the model must give logits [{len(shown)}, classes]; got {got}")
+        return logits if len(shown) == count else logits[:count]
 
 
 def misclassified(logits: Tensor, labels: Tensor) -> Tensor:
     """Which rows have another largest logit than their label's; never one with a NaN."""
-    return (logits.argmax(dim=1) != labels) & ~logits.isnan().any(dim=1)
+    return (logits.argmax(dim=1) != labels) & ~is_nan(logits)
+
+
+def is_nan(logits: Tensor) -> Tensor:
+    """Which rows have a NaN."""
+    return logits.isnan().any(dim=1)

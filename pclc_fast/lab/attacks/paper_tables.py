@@ -94,16 +94,16 @@ def _rows(table: int, kind: Kind, methods: str, epsilons: tuple[float, ...]) -> 
 ROWS: tuple[Row, ...] = (
     *_rows(1, "grey", "fgsm bim bim-eps/10 pgd mim cw-100", GREY),
     *_rows(1, "colour", "fgsm bim bim-eps/10 pgd mim cw-100", COLOUR),
-    *_rows(2, "grey", "fgsm bim pgd mim cw-1000", GREY),
-    *_rows(2, "colour", "fgsm bim pgd mim cw-1000", COLOUR),
+    *_rows(2, "grey", "fgsm bim bim-eps/10 pgd mim cw-1000", GREY),
+    *_rows(2, "colour", "fgsm bim bim-eps/10 pgd mim cw-1000", COLOUR),
     *_rows(3, "grey", "pgd-transfer mim-transfer", GREY),
     *_rows(3, "grey", "spsa", (0.3,)),
     *_rows(3, "colour", "pgd-transfer mim-transfer", COLOUR),
     *_rows(3, "colour", "spsa", (0.3,)),
     *_rows(4, "large", "pgd-10 mim-10", LARGE),
     *_rows(4, "large", "spsa", (0.015,)),
-    *_rows(5, "grey", "bim pgd mim cw-100 spsa", (0.3,)),
-    *_rows(5, "colour", "bim pgd mim cw-100", (0.04,)),
+    *_rows(5, "grey", "bim bim-eps/10 pgd mim cw-100 spsa", (0.3,)),
+    *_rows(5, "colour", "bim bim-eps/10 pgd mim cw-100", (0.04,)),
     *_rows(5, "colour", "spsa", (0.3,)),
 )
 

@@ -20,7 +20,7 @@ class Spec:
     attack: str  # its name in ``registry.ATTACKS``
     settings: Mapping[str, Any] = field(default_factory=dict)
     source: str = ""  # where the settings come from
-    epsilons: tuple[float, ...] = ()  # its own, where none are asked for
+    epsilons: tuple[float, ...] = ()  # its own, where none are asked for; in norm, else in Linf
     norm: Norm | None = None  # its own, whatever is asked for
     has_budget: bool = True  # False: it looks for the nearest image that fools, however far
 

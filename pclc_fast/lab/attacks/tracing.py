@@ -10,7 +10,19 @@ from .result import Trace
 
 _VANISHING = 1e-8
 _Seen = tuple[int, Tensor]  # at a step, of each lane: [..., L]
-_ROWS = ("active", "fooled", "loss", "losses", "log", "logs", "pixels", "zero", "tiny", "broken")
+_ROWS = (
+    "active",
+    "fooled",
+    "nan",  # answers
+    "loss",
+    "losses",
+    "log",
+    "logs",
+    "pixels",
+    "zero",
+    "tiny",
+    "broken",
+)
 
 
 class Tally:
@@ -23,12 +35,14 @@ class Tally:
     def __init__(self, steps: int) -> None:
         self._count = steps + 1
         self._fooled: list[_Seen] = []
+        self._nan: list[_Seen] = []
         self._values: list[_Seen] = []
         self._gradients: list[_Seen] = []
 
-    def look(self, step: int, fooled: Tensor, looked: Looked | None) -> None:
-        """Take in the lanes [L] that are active at ``step``."""
+    def look(self, step: int, fooled: Tensor, nan: Tensor, looked: Looked | None) -> None:
+        """Take in the lanes [L] that are active at ``step``, and which were answered with NaN."""
         self._fooled.append((step, fooled))
+        self._nan.append((step, nan))
         if looked is None:
             return
         self._values.append((step, looked.value))
@@ -44,8 +58,9 @@ class Tally:
         sums = torch.zeros(len(_ROWS), self._count, dtype=torch.float64)
         for first, seen, rows_of in (
             (0, self._fooled, lambda fooled: [torch.ones_like(fooled), fooled]),
-            (2, self._values, _of_values),
-            (4, self._gradients, _of_gradients),
+            (2, self._nan, lambda nan: [nan]),
+            (3, self._values, _of_values),
+            (5, self._gradients, _of_gradients),
         ):
             if seen:
                 steps = torch.tensor([step for step, _ in seen])
@@ -91,6 +106,11 @@ def trace(sums: Tensor | None) -> Trace:
         vanishing=_whole(row["tiny"]),
         non_finite=_whole(row["broken"]),
     )
+
+
+def answered_with_nan(sums: Tensor) -> int:
+    """How many looks at attacked images gave a NaN."""
+    return int(sums[_ROWS.index("nan")].sum())
 
 
 def _whole(values: Tensor) -> list[int]:

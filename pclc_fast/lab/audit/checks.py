@@ -338,7 +338,7 @@ CHECKS: tuple[Callable[[Evidence], Finding], ...] = (
         "square",
         "White-box beats Square",
         "A search that only sees outputs must not find what the gradient misses.",
-        "Not measured: it changes each pixel by as much as it may, which is no budget in L2.",
+        "Not measured. It changes each pixel by as much as it may, which is no budget in L2.",
     ),
     falls,
     chance,

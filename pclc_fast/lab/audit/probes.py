@@ -142,10 +142,10 @@ def _without(clean: Tensor, fooled: Sequence[int]) -> Tensor:
 
 
 def _enter_evaluation(evidence: Evidence, result: Result) -> None:
-    """What the evaluation found on the probed images, at the probed epsilons."""
+    """What the evaluation found on the probed images, at those of the probed epsilons it had."""
     threats = {attack.key: attack.threat for attack in result.attacks}
     bounded = [c for c in result.cells if c.norm == result.norm]
-    for epsilon in evidence.epsilons:
+    for epsilon in (e for e in evidence.epsilons if e in result.epsilons):
         for name, threat in (("white-box", "white-box"), ("transfer", "transfer")):
             cells = [c for c in bounded if threats[c.attack] == threat]
             if cells:

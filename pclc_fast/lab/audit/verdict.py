@@ -47,7 +47,7 @@ def judge(findings: Sequence[Finding]) -> tuple[Status, str, dict[str, int]]:
 
 def _sentence(findings: Sequence[Finding], counts: dict[str, int]) -> str:
     failed = [f for f in findings if f.status == "FAIL"]
-    idle = " ({idle:count} were not run)" if counts["idle"] else ""
+    idle = " ({idle:count} not run)" if counts["idle"] else ""
     if not counts["ran"]:
         return "No check could be run, so nothing is known about how far the number can be trusted."
     if not failed and all(f.key in _UNUSUAL for f in findings if f.status == "PASS"):
@@ -56,9 +56,9 @@ def _sentence(findings: Sequence[Finding], counts: dict[str, int]) -> str:
             "about how far the number can be trusted."
         )
     if not failed:
-        return f"All {{ran:count}} checks pass{idle}: no sign that the gradient is masked."
+        return f"All {{ran:count}} checks passed{idle}: no sign that the gradient is masked."
     names = ", ".join(_FAILURES[f.key] for f in failed)
-    start = f"{{failed:count}} of {{ran:count}} checks fail{idle}: {names}."
+    start = f"{{failed:count}} of {{ran:count}} checks failed{idle}: {names}."
     if any(f.key == _WORST for f in failed):
         return f"Do not trust the worst case, it is too high. {start}"
     kinds = {f.key for f in failed}

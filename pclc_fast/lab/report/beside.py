@@ -31,7 +31,7 @@ class Line(NamedTuple):
     title: str
     epsilon: float | None
     cells: list[str | None]  # items of the paper's rows, by method
-    keys: dict[str, str | None]  # by run: "clean", the key of its attack, or None
+    keys: dict[str, list[str]]  # by run: "clean", or the keys of its attacks, the first of them
 
 
 class PaperTable(NamedTuple):
@@ -42,6 +42,13 @@ class PaperTable(NamedTuple):
     methods: list[str]
     runs: list[Run]
     lines: list[Line]
+
+    @property
+    def is_matched(self) -> bool:
+        """Whether a run was attacked as in any line."""
+        return any(
+            keys not in ([], ["clean"]) for line in self.lines for keys in line.keys.values()
+        )
 
 
 def beside_the_paper(document: Document) -> list[PaperTable]:
@@ -72,21 +79,21 @@ def _table(table: str, data: str, numbers: list[dict[str, Any]], runs: list[Run]
                 TITLES.get(attack, attack.upper()),
                 epsilon,
                 [here.get(method) for method in methods],
-                {run["id"]: _key(run, table, attack, epsilon) for run in runs},
+                {run["id"]: _keys(run, table, attack, epsilon) for run in runs},
             )
         )
     title = f"Table {table}: {SUBJECTS[table]}"
     return PaperTable(title, data, [METHODS[m] for m in methods], runs, lines)
 
 
-def _key(run: Run, table: str, attack: str, epsilon: float | None) -> str | None:
+def _keys(run: Run, table: str, attack: str, epsilon: float | None) -> list[str]:
     """The attack of a run that stands for a line of the paper, where it was tried on every image.
 
-    That of the paper's preset, else one of the same kind. Table 3's PGD and MIM come from a
-    substitute model.
+    That of the paper's preset, else one of the same kind; of BIM, after it the one with another
+    step. Table 3's PGD and MIM come from a substitute model.
     """
     if attack == "clean":
-        return "clean"
+        return ["clean"]
     transfer = table == "3" and attack in ("pgd", "mim")
     fitting: list[str] = [
         one["key"]
@@ -96,7 +103,14 @@ def _key(run: Run, table: str, attack: str, epsilon: float | None) -> str | None
     ]
     own = _OWN_KEYS.get((table, attack), _OWN_KEYS.get(("", attack), attack))
     own = f"{own}-transfer" if transfer else own
-    return min(fitting, key=lambda key: key.rpartition(": ")[2] != own, default=None)
+    by_name: dict[str, str] = {}
+    for key in fitting:
+        by_name.setdefault(key.rpartition(": ")[2], key)
+    ordered = sorted(by_name, key=lambda name: name != own)
+    return [by_name[name] for name in ordered[: _SHOWN.get(attack, 1)]]
+
+
+_SHOWN = {"bim": 2}  # with steps of 0.01, ten of which cannot move past 0.1, and with other steps
 
 
 # Where the paper's preset does not call an attack by the paper's name for it.

@@ -28,7 +28,7 @@ def report(config: ReportConfig, arguments: Sequence[str]) -> None:
     start = time.perf_counter()
     folders = find_folders(config.runs)
     names = identifiers(folders)
-    errors, console = Console(stderr=True), Console()
+    errors, console = Console(stderr=True, emoji=False), Console(emoji=False)
     with join_world(config.device) as world:
         made = _made(config, str(world.device))
         subjects = [load_subject(f, config.root, world.device, made) for f in folders]

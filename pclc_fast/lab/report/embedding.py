@@ -24,12 +24,18 @@ def embedding(
 ) -> dict[str, Any] | None:
     """Place all images in one plane, so that both figures show the same one.
 
-    None where there is nothing to place: too few images, or features that do not differ.
+    None where there is nothing to place: too few images, features that do not differ, or maps of
+    them, as where ``features`` is not the last layer but one.
     """
     with torch.no_grad():
         shown = torch.cat([clean, fooled])
         features = torch.cat([network.features(batch) for batch in torch.split(shown, _BATCH)])
-    if len(features) < _FEWEST or features.shape[1] < 2 or not features.std(dim=0).sum() > 0:
+    if (
+        len(features) < _FEWEST
+        or features.ndim != 2
+        or features.shape[1] < 2
+        or not features.std(dim=0).sum() > 0
+    ):
         return None
     perplexity = min(_PERPLEXITY, (len(features) - 1) / 3)
     plane = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(

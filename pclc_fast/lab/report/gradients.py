@@ -32,7 +32,7 @@ def slopes(
 
 def _batch(model: nn.Module, images: Tensor, labels: Tensor) -> Slopes:
     images = images.detach().requires_grad_()
-    logits = model(images)
+    logits = model(images.clone())  # for models that normalise in place
     label = labels[:, None]
     true = logits.gather(1, label).squeeze(1)
     false = logits.scatter(1, label, -torch.inf).amax(dim=1)

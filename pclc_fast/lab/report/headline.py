@@ -20,7 +20,7 @@ _FREEDOM = {
 def worst_case(name: str, runs: Sequence[Run], numbers: Numbers) -> Markup:
     """What is left of a configuration's accuracy at each epsilon; ``runs`` have been attacked."""
     if not runs:
-        return Markup("Not attacked yet, so nothing is known about its robustness.")
+        return Markup("No attack is finished, so there is no worst case to state.")
     epsilons = [share["epsilon"] for share in runs[0]["attacked"]["worst"]]
     if not epsilons:
         return Markup("No attack had a budget, so there is no worst case to state.")

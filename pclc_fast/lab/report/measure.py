@@ -61,8 +61,8 @@ def measure(
         run |= _of_the_network(subject.network, subject, images, foreign, say)
     if subject.network is not None and run["embedding"] is None:
         missing["embedding"] = (
-            "too few images, or features that do not differ"
-            if hasattr(subject.network, "features")
+            "too few images, or features that do not differ or are not a vector each"
+            if callable(getattr(subject.network, "features", None))
             else "the model has no features() that gives what its last layer sees"
         )
     for part in _AFTER:
@@ -143,7 +143,7 @@ def _features(
     """Clean images and those that one step of FGSM fools, in the plane of their features."""
     assert subject.images is not None
     assert subject.labels is not None
-    if not hasattr(bare, "features"):
+    if not callable(getattr(bare, "features", None)):
         return None
     say("features")
     images, labels = subject.images[:_EMBEDDED], subject.labels[:_EMBEDDED]
@@ -162,6 +162,7 @@ def _configuration(subject: Subject) -> dict[str, str]:
         about = f"{result.model.name}, {result.data.name}" if result else ""
         return {"key": str(subject.folder), "about": about}
     facts = {k: v for k, v in config.identity().items() if k != "seeds"}
+    facts["norm"] = subject.result.norm if subject.result else "Linf"
     epochs = " + ".join(f"{phase.epochs} epochs {phase.loss}" for phase in phases(config))
     words = [str(config.model), epochs]
     if config.adversarial != "none":

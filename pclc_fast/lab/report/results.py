@@ -42,7 +42,6 @@ def attacked(result: Result, class_names: Sequence[str]) -> dict[str, Any]:
             }
             for attack in result.attacks
         ],
-        "unfinished": _unfinished(result),
         "classes": _classes(result, class_names),
         "minimum_epsilon": result.minimum_epsilon(),
         "gaps": {"prob_gap": result.images.prob_gap, "logit_gap": result.images.logit_gap},
@@ -92,13 +91,6 @@ def _name_in_the_paper(attack: Attack) -> str | None:
     name = attack.key.rpartition(": ")[2].removeprefix("transfer-").partition("-")[0]
     own = not attack.settings.get("rescaled") and attack.settings.get("loss", "ce") == "ce"
     return name if name in _OF_THE_PAPER and (own or name == "spsa") else None
-
-
-def _unfinished(result: Result) -> list[float]:
-    """The epsilons at which some attack has not been tried, as after an interruption."""
-    tried = {(cell.attack, cell.epsilon) for cell in result.cells}
-    bounded = [a.key for a in result.attacks if (a.key, None) not in tried]
-    return [e for e in result.epsilons if any((key, e) not in tried for key in bounded)]
 
 
 def _classes(result: Result, names: Sequence[str]) -> list[dict[str, Any]]:
