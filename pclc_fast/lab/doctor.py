@@ -60,7 +60,7 @@ def doctor(_: DoctorConfig, _arguments: Sequence[str]) -> None:
     findings = [*installed(), *devices(), *usable_backends()]
     with one_thread():
         findings += self_test()
-    console = Console()
+    console = Console(emoji=False)
     if console.is_terminal:
         console.print(_table(findings))
     else:

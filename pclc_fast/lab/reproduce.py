@@ -40,7 +40,7 @@ def reproduce_digits(config: DigitsExperiment, arguments: Sequence[str]) -> None
             diverged.
     """
     start = time.perf_counter()
-    console, errors = Console(), Console(stderr=True)
+    console, errors = Console(emoji=False), Console(stderr=True, emoji=False)
     with one_thread():
         folders = {name: train_seeds(config, name, arguments, errors) for name in LOSSES}
         results = attack_all(config, folders, errors)

@@ -51,7 +51,7 @@ def train(config: TrainConfig, arguments: Sequence[str], *, quiet: bool = False)
         where = _where(data, world)
         runs = resumed if resumed else _new_runs(config, data, world)
         check_together(runs[0][1], data, world)
-        errors = Console(stderr=True, quiet=quiet or not world.is_first)
+        errors = Console(stderr=True, emoji=False, quiet=quiet or not world.is_first)
         if world.is_first:
             for folder, run_config in runs:
                 _record(folder, run_config, where, arguments, errors, is_new=resumed is None)
@@ -227,7 +227,7 @@ def _parent(runs: Runs) -> Path:
 
 
 def _report(runs: Runs, lasts: list[dict[str, Any]], seconds: float) -> None:
-    console = Console()
+    console = Console(emoji=False)
     for (folder, _), last in zip(runs, lasts, strict=True):
         console.print(
             f"{folder.path}: {100 * last['test_accuracy']:.2f} % of the test images correct "

@@ -112,7 +112,7 @@ def _cache_path(name: str, root: Path, image_size: int | None) -> Path:
 def _decoded_once(source: Source, cache: Path, image_size: int | None) -> ImageData:
     """Read the cache or else the files, and leave a cache; without one where that fails."""
     assert source.steps is not None
-    with Progress(Console(stderr=True), total=source.steps) as progress:
+    with Progress(Console(stderr=True, emoji=False), total=source.steps) as progress:
         key = key_of(source, image_size)
         try:
             if kept := read_cache(cache, key):
