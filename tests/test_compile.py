@@ -10,6 +10,7 @@ from torch import Tensor
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.testing._internal.two_tensor import TwoTensor
 
 from pclc_fast import PCLCLoss, pc_lc_loss
 
@@ -198,6 +199,23 @@ def test_views_that_are_not_their_memory(backend: str, grad: bool) -> None:
     assert loss(torch._neg_view(-target)).equal(loss(target))
     assert loss(zeros).equal(loss(torch.zeros(4, dtype=torch.int64)))
     assert loss(target, torch._efficientzerotensor((9,))) == 0
+
+
+@pytest.mark.parametrize("grad", [True, False])
+def test_targets_and_weights_without_memory(backend: str, grad: bool) -> None:
+    """Their address is 0, which a kernel would read, or take for no weight."""
+    logits, target = make_problem(4, 9)[0].detach().requires_grad_(grad), torch.arange(4)
+    weight = torch.rand(9)
+    expected = pc_lc_loss(logits, target, weight, backend=backend)
+    for y, w in (
+        (TwoTensor(target, target), weight),
+        (target, TwoTensor(weight, weight)),
+    ):
+        torch.testing.assert_close(pc_lc_loss(logits, y, w, backend=backend).a, expected)
+    with FakeTensorMode():
+        fake = torch.zeros(4, dtype=torch.int64)
+    with pytest.raises(AssertionError, match="convert all Tensors to FakeTensors"):
+        pc_lc_loss(logits, fake, backend=backend)
 
 
 def test_the_operator_takes_any_strides(backend: str) -> None:
