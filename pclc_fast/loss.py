@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Generic, Literal, TypedDict, TypeVar, Unpack, overload
+from typing import Any, Generic, Literal, Self, TypedDict, TypeVar, Unpack, overload
 
 import torch
 from torch import Tensor
 
 from .autograd import loss_and_stats
-from .dispatch import choose
-from .options import Options, make_options
+from .dispatch import check_name, choose
+from .options import Options, check_flag, make_options
 from .reference import LossStats
 from .tensors import check_tensors
 
@@ -192,6 +192,7 @@ def _evaluate(
     return_stats: bool,
     backend: str | None,
 ) -> Any:
+    check_flag("return_stats", return_stats)
     check_tensors(input, target, weight)
     loss, stats = loss_and_stats(
         input, target, weight, options, with_stats=return_stats, backend=choose(input, backend)
@@ -208,7 +209,15 @@ class _Option(Generic[V]):
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
 
-    def __get__(self, module: PCLCLoss, owner: type) -> V:
+    @overload
+    def __get__(self, module: None, owner: type) -> Self: ...
+
+    @overload
+    def __get__(self, module: PCLCLoss, owner: type) -> V: ...
+
+    def __get__(self, module: PCLCLoss | None, owner: type) -> Self | V:
+        if module is None:  # asked of the class
+            return self
         value: V = module._options.keywords()[self.name]
         return value
 
@@ -277,6 +286,8 @@ ignore_index=-100, reduction='mean', lc_mode='hard', pc_mean=False)
             ce_weight=ce_weight,
             label_smoothing=label_smoothing,
         )
+        check_flag("return_stats", return_stats)
+        check_name(backend)
         self.return_stats = return_stats
         self.backend = backend
         self.register_buffer("weight", weight)
