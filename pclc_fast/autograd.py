@@ -285,13 +285,15 @@ def loss_and_stats(
 
 
 def _only_formula_can(input: Tensor, target: Tensor, weight: Tensor | None) -> bool:
-    """Whether kernels cannot see the values or would lose derivatives.
+    """Whether kernels cannot see the values, would not be seen or would lose derivatives.
 
-    So it is with functorch and forward-mode transforms, and with subclasses such as DTensor and
-    FakeTensor, which may have no memory.
+    So it is with functorch and forward-mode transforms, under torch.jit.trace, and with subclasses
+    such as DTensor and FakeTensor, which may have no memory.
     """
     if torch.compiler.is_compiling():
         return torch._C._are_functorch_transforms_active()
+    if torch._C._get_tracing_state() is not None:  # torch.jit.trace
+        return True
     for tensor in (input, target) if weight is None else (input, target, weight):
         if type(tensor) not in _PLAIN_TYPES:
             return True

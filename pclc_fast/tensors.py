@@ -88,6 +88,8 @@ def values_may_be_read(tensor: Tensor) -> bool:
     """
     if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
         return False
+    if torch._C._get_tracing_state() is not None:  # torch.jit.trace
+        return False
     if type(tensor) not in (Tensor, torch.nn.Parameter):
         return False
     if torch._C._len_torch_dispatch_stack():  # a tracer, or fake tensors

@@ -20,7 +20,7 @@ OPTIONS = (COEFFICIENTS, -100, "mean", "hard", False)
 
 pytestmark = [
     # From PyTorch itself, of its own parts.
-    pytest.mark.filterwarnings("ignore:.*torch.jit.script.*"),
+    pytest.mark.filterwarnings("ignore:.*torch.jit.*"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning:torch.*"),
 ]
 
@@ -152,6 +152,23 @@ def test_tracing_and_fake_tensors(backend: str) -> None:
         assert fake.grad is not None
     meta = pc_lc_loss(logits.to("meta"), target.to("meta"), reduction="none")
     assert meta.shape == (4,)
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")  # of the checks of shapes
+@pytest.mark.parametrize("grad", [True, False])
+def test_jit_trace_records_the_loss(backend: str, grad: bool) -> None:
+    """And not the memory that a kernel, which it cannot see, wrote to."""
+    logits, target = make_problem(4, 9)
+    weight = torch.rand(9)
+    traced = torch.jit.trace(
+        lambda a, y, w: pc_lc_loss(a, y, w, backend=backend),
+        (logits.detach().requires_grad_(grad), target, weight),
+    )
+    others, labels = logits[:3].detach().neg().requires_grad_(), target[:3]
+    loss, expected = traced(others, labels, weight), pc_lc_loss(others, labels, weight)
+    torch.testing.assert_close(loss, expected)
+    (grad_of_traced,) = torch.autograd.grad(loss, others)
+    torch.testing.assert_close(grad_of_traced, torch.autograd.grad(expected, others)[0])
 
 
 def test_options_first_seen_by_a_tracer_serve_everyone(backend: str) -> None:
