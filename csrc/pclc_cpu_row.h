@@ -27,11 +27,6 @@ PCLC_INLINE T class_weight(const Problem& p, int64_t y) {
   return p.weight ? static_cast<const T*>(p.weight)[y] : T(1);
 }
 
-template <typename T>
-PCLC_INLINE T shift_of(T top) {
-  return top == kNegativeInfinity<T> ? T(0) : top;
-}
-
 // What one false class adds to the sums of the logit constraint (RowStats).
 template <typename T>
 struct LcTerms {

@@ -294,9 +294,10 @@ def _only_formula_can(input: Tensor, target: Tensor, weight: Tensor | None) -> b
         return torch._C._are_functorch_transforms_active()
     if torch._C._get_tracing_state() is not None:  # torch.jit.trace
         return True
-    for tensor in (input, target) if weight is None else (input, target, weight):
-        if type(tensor) not in _PLAIN_TYPES:
-            return True
+    if type(input) not in _PLAIN_TYPES or type(target) not in _PLAIN_TYPES:
+        return True
+    if weight is not None and type(weight) not in _PLAIN_TYPES:
+        return True
     return _transforms_are_active()
 
 

@@ -103,11 +103,13 @@ def pc_lc_loss(
             float64. Never written to. Read in place where the rows of K logits are contiguous
             (``(N, K)`` with any row stride, channels_last), copied once otherwise.
         target: class indices, ``()``, ``(N,)`` or ``(N, d1, ...)``, of uint8 or int8 to int64.
-        weight: a non-negative factor of each class, ``(K,)``; no gradient flows to it.
+        weight: a non-negative factor of each class, ``(K,)``, of the same dtypes as the logits, any
+            of them; no gradient flows to it.
         ignore_index: rows with this target cost nothing, and their logits are not read.
         reduction: ``"none"``, ``"sum"`` or ``"mean"``, which divides by the summed weights of the
             rows that are not ignored.
-        margin: the probability margin, xi in Eq. 6.
+        margin: the probability margin, xi in Eq. 6; above 0. It and the other coefficients are
+            finite numbers, the others 0 or more.
         pc_weight: factor of the PC term.
         lc_weight: factor of the logit constraint, lambda in Eq. 16.
         lc_cap: how large a logit gap costs nothing, C' in Eq. 15.
