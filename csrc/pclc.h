@@ -9,7 +9,7 @@
 
 namespace pclc {
 
-// In the order of the tables in pclc_fast/backends/native.py and pclc_fast/options.py.
+// In the order of the tables in pclc_fast/backends/__init__.py and pclc_fast/options.py.
 enum class DType : int { kFloat32, kBFloat16, kFloat16, kFloat64 };
 enum class Reduction : int { kNone, kMean, kSum };
 enum class LcMode : int { kHard, kSoft, kAll };

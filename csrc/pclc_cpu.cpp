@@ -53,7 +53,7 @@ class Scratch {
 
 // Calls work(begin, end, thread) for a share of the rows on each thread.
 template <typename Work>
-void share_rows(int64_t rows, int threads, const Work& work) {
+void share_rows(int64_t rows, [[maybe_unused]] int threads, const Work& work) {
 #if defined(_OPENMP)
 #pragma omp parallel num_threads(threads) if (threads > 1)
   {

@@ -17,11 +17,6 @@
 
 namespace pclc {
 
-template <typename T>
-PCLC_INLINE T shift_of(T top) {
-  return top == kNegativeInfinity<T> ? T(0) : top;
-}
-
 // What one false class adds to the sums of the logit constraint (RowStats).
 template <typename T>
 struct LcTerms {

@@ -22,11 +22,6 @@ struct Partial {
   int32_t first = kNoClass;  // the lowest class with the largest logit
 };
 
-template <typename T>
-PCLC_ROW T shift_of(T top) {
-  return top == kNegativeInfinity<T> ? T(0) : top;
-}
-
 // The same bits whichever comes first, so that lanes which exchange their parts agree. A NaN is
 // never the largest logit; it travels through the sums.
 template <LcMode kMode, class Exp, typename T>

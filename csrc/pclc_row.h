@@ -25,6 +25,12 @@ namespace pclc {
 template <typename T>
 constexpr T kNegativeInfinity = -std::numeric_limits<T>::infinity();
 
+// What exponentials are relative to: the largest logit, or 0 where that is -inf.
+template <typename T>
+PCLC_ROW T shift_of(T top) {
+  return top == kNegativeInfinity<T> ? T(0) : top;
+}
+
 // The coefficients as the row arithmetic uses them.
 template <typename T>
 struct Terms {

@@ -22,6 +22,8 @@ from .reference import LossStats, reference_loss
 from .tensors import check_targets, values_may_be_read
 
 _PLAIN_TYPES = (Tensor, Parameter)
+# Set where grad_output is a batch: is_grads_batched, jacobian(vectorize=True).
+_BATCHED_BACKWARD: Any = torch._C._parse_dispatch_key("VmapMode")
 _library: Any = torch.library.Library("pclc_fast", "DEF")  # type: ignore[no-untyped-call]
 _INPUT = (
     "Tensor logits, Tensor target, Tensor? weight, "
@@ -178,7 +180,7 @@ class _PCLC(torch.autograd.Function):
         if grad_output is None:
             return (None,) * 6
         if not torch.compiler.is_compiling():
-            if torch.is_grad_enabled() or _transforms_are_active():
+            if torch.is_grad_enabled() or _transforms_are_active() or _is_batched_backward():
                 return (_differentiable_gradient(ctx, grad_output), *(None,) * 5)
             # The buffer is given away once: from then on it is the caller's to write into.
             grad, ctx.grad = ctx.grad, None
@@ -233,6 +235,11 @@ def _transforms_are_active() -> bool:
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
+def _is_batched_backward() -> bool:
+    """Whether PyTorch's older vmap is at work, which is no transform of torch.func."""
+    return torch._C._dispatch_tls_is_dispatch_key_included(_BATCHED_BACKWARD)
+
+
 def _differentiable_gradient(ctx: Any, grad_output: Tensor) -> Tensor:
     """The gradient as an expression that can be differentiated again."""
     logits, target, weight, _ = ctx.saved_tensors
@@ -253,7 +260,7 @@ def loss_and_stats(
     backend: str,
 ) -> tuple[Tensor, LossStats | None]:
     """Evaluate checked arguments on a backend that ``choose`` returned."""
-    if backend == REFERENCE or _only_formula_can(input):
+    if backend == REFERENCE or _only_formula_can(input, target, weight):
         if values_may_be_read(target):
             check_targets(target, input.shape[input.dim() > 1], options.ignore_index)
         return reference_loss(input, target, weight, **options.keywords())
@@ -277,15 +284,21 @@ def loss_and_stats(
     return loss, LossStats(*stats) if with_stats else None
 
 
-def _only_formula_can(input: Tensor) -> bool:
-    """Whether kernels cannot see the values or would lose derivatives.
+def _only_formula_can(input: Tensor, target: Tensor, weight: Tensor | None) -> bool:
+    """Whether kernels cannot see the values, would not be seen or would lose derivatives.
 
-    So it is with functorch and forward-mode transforms, and with subclasses such as DTensor and
-    FakeTensor.
+    So it is with functorch and forward-mode transforms, under torch.jit.trace, and with subclasses
+    such as DTensor and FakeTensor, which may have no memory.
     """
     if torch.compiler.is_compiling():
         return torch._C._are_functorch_transforms_active()
-    return type(input) not in _PLAIN_TYPES or _transforms_are_active()
+    if torch._C._get_tracing_state() is not None:  # torch.jit.trace
+        return True
+    if type(input) not in _PLAIN_TYPES or type(target) not in _PLAIN_TYPES:
+        return True
+    if weight is not None and type(weight) not in _PLAIN_TYPES:
+        return True
+    return _transforms_are_active()
 
 
 def _as_rows(

@@ -68,16 +68,18 @@ def backends() -> dict[str, BackendStatus]:
     return {name: BackendStatus(not reason, reason) for name, reason in status.items()}
 
 
+def check_name(backend: object) -> None:
+    """Raise unless ``backend`` is the name of one, usable here or not, or None."""
+    names = (*_KERNELS, REFERENCE)
+    if backend is not None and backend not in names:
+        raise ValueError(f"backend must be one of {names} or None; got {backend!r}")
+
+
 def can_run(backend: str, input: Tensor, *, raise_error: bool = False) -> bool:
-    """Whether ``backend`` can take ``input``; with ``raise_error``, say why it cannot."""
+    """Whether a backend, by its name, takes ``input``; with ``raise_error``, say why it cannot."""
     if backend == REFERENCE:
         return True
-    kernel = _KERNELS.get(backend) if isinstance(backend, str) else None
-    if kernel is None:
-        if raise_error:
-            names = (*_KERNELS, REFERENCE)
-            raise ValueError(f"backend must be one of {names} or None; got {backend!r}")
-        return False
+    kernel = _KERNELS[backend]
     reason = kernel.unavailable() or kernel.unsupported(input)
     if reason and raise_error:
         raise RuntimeError(f"backend {backend!r} cannot run here: {reason}")
@@ -87,6 +89,7 @@ def can_run(backend: str, input: Tensor, *, raise_error: bool = False) -> bool:
 def choose(input: Tensor, backend: str | None) -> str:
     """Return the backend that was asked for, or the fastest one for ``input``."""
     if backend is not None:
+        check_name(backend)
         can_run(backend, input, raise_error=True)
         return backend
     fastest = _FASTEST.get("cpu" if input.is_cpu else input.device.type)

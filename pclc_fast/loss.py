@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Generic, Literal, TypedDict, TypeVar, Unpack, overload
+from typing import Any, Generic, Literal, Self, TypedDict, TypeVar, Unpack, overload
 
 import torch
 from torch import Tensor
 
 from .autograd import loss_and_stats
-from .dispatch import choose
-from .options import Options, make_options
+from .dispatch import check_name, choose
+from .options import Options, check_flag, make_options
 from .reference import LossStats
 from .tensors import check_tensors
 
@@ -103,11 +103,13 @@ def pc_lc_loss(
             float64. Never written to. Read in place where the rows of K logits are contiguous
             (``(N, K)`` with any row stride, channels_last), copied once otherwise.
         target: class indices, ``()``, ``(N,)`` or ``(N, d1, ...)``, of uint8 or int8 to int64.
-        weight: a non-negative factor of each class, ``(K,)``; no gradient flows to it.
+        weight: a non-negative factor of each class, ``(K,)``, of the same dtypes as the logits, any
+            of them; no gradient flows to it.
         ignore_index: rows with this target cost nothing, and their logits are not read.
         reduction: ``"none"``, ``"sum"`` or ``"mean"``, which divides by the summed weights of the
             rows that are not ignored.
-        margin: the probability margin, xi in Eq. 6.
+        margin: the probability margin, xi in Eq. 6; above 0. It and the other coefficients are
+            finite numbers, the others 0 or more.
         pc_weight: factor of the PC term.
         lc_weight: factor of the logit constraint, lambda in Eq. 16.
         lc_cap: how large a logit gap costs nothing, C' in Eq. 15.
@@ -192,6 +194,7 @@ def _evaluate(
     return_stats: bool,
     backend: str | None,
 ) -> Any:
+    check_flag("return_stats", return_stats)
     check_tensors(input, target, weight)
     loss, stats = loss_and_stats(
         input, target, weight, options, with_stats=return_stats, backend=choose(input, backend)
@@ -208,7 +211,15 @@ class _Option(Generic[V]):
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
 
-    def __get__(self, module: PCLCLoss, owner: type) -> V:
+    @overload
+    def __get__(self, module: None, owner: type) -> Self: ...
+
+    @overload
+    def __get__(self, module: PCLCLoss, owner: type) -> V: ...
+
+    def __get__(self, module: PCLCLoss | None, owner: type) -> Self | V:
+        if module is None:  # asked of the class
+            return self
         value: V = module._options.keywords()[self.name]
         return value
 
@@ -277,6 +288,8 @@ ignore_index=-100, reduction='mean', lc_mode='hard', pc_mean=False)
             ce_weight=ce_weight,
             label_smoothing=label_smoothing,
         )
+        check_flag("return_stats", return_stats)
+        check_name(backend)
         self.return_stats = return_stats
         self.backend = backend
         self.register_buffer("weight", weight)

@@ -63,12 +63,11 @@ def make_options(
     """Check every option; raise TypeError or ValueError for the first that is wrong."""
     numbers = (margin, pc_weight, lc_weight, lc_cap, ce_weight)
     rest = (lc_mode, pc_mean, ignore_index, reduction, label_smoothing)
-    if torch.compiler.is_compiling():  # Dynamo cannot look into a cache
-        return _checked_options(*numbers, *rest)
-    try:
-        return _cached_options(*numbers, *rest)
+    try:  # Dynamo cannot look into a cache
+        cached = None if torch.compiler.is_compiling() else _cached_options(*numbers, *rest)
     except TypeError:  # an unhashable option, which the check names
-        return _checked_options(*numbers, *rest)
+        cached = None
+    return cached or _checked_options(*numbers, *rest)
 
 
 def _checked_options(
@@ -94,8 +93,7 @@ def _checked_options(
     _check_choice("lc_mode", lc_mode, LC_MODES)
     _check_choice("reduction", reduction, REDUCTIONS)
     check_cap(lc_mode, lc_cap)
-    if not isinstance(pc_mean, bool):
-        raise TypeError(f"pc_mean must be True or False; got {pc_mean!r}")
+    check_flag("pc_mean", pc_mean)
     if isinstance(ignore_index, bool) or not isinstance(ignore_index, Integral):
         raise TypeError(f"ignore_index must be an integer; got {ignore_index!r}")
     if not -(2**63) <= ignore_index < 2**63:
@@ -125,11 +123,20 @@ def check_coefficient(name: str, value: object) -> None:
     """Raise unless ``value`` is a finite number >= 0, and > 0 for the margin."""
     if isinstance(value, bool) or not isinstance(value, (float, int, Real)):
         raise TypeError(f"{name} must be a number; got {value!r} of type {type(value).__name__}")
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:  # an integer that is larger than any float
+        number = math.inf
     if name == "margin" and not 0 < number < math.inf:
         raise ValueError(f"margin must be finite and positive; got {value}")
     if not 0 <= number < math.inf:
         raise ValueError(f"{name} must be finite and not negative; got {value}")
+
+
+def check_flag(name: str, value: object) -> None:
+    """Raise unless ``value`` is True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False; got {value!r}")
 
 
 def check_cap(lc_mode: str, lc_cap: float) -> None:

@@ -73,7 +73,7 @@ def reference_loss(
     in_range = (target >= 0) & (target < logits.shape[1])
     label = torch.where(kept & in_range, target, 0)
     if logits.shape[1] == 0:  # a class nobody can name, so that there is a column to gather from
-        logits = torch.nn.functional.pad(logits, (0, 1), value=-math.inf)
+        logits, weight = torch.nn.functional.pad(logits, (0, 1), value=-math.inf), None
 
     logits = torch.where(kept[:, None], logits, 0.0)  # an ignored row is not even read
     logits, defined = _settle_edges(logits, label, kept & ~in_range)

@@ -60,8 +60,12 @@ def _check_weight(weight: object, input: Tensor) -> None:
     classes = input.shape[1 if input.dim() > 1 else 0]
     if not isinstance(weight, Tensor):
         raise TypeError(f"weight must be a torch.Tensor or None; got {type(weight).__name__}")
-    if not weight.is_floating_point():
-        raise TypeError(f"weight must hold floating-point numbers; got {weight.dtype}")
+    if weight.dtype not in LOGIT_DTYPES:
+        raise TypeError(
+            f"weight must hold float16, bfloat16, float32 or float64 numbers; got {weight.dtype}"
+        )
+    if weight.layout is not torch.strided:
+        raise TypeError(f"weight must be a dense tensor; got {weight.layout}")
     if weight.shape != (classes,):
         raise ValueError(
             f"weight must have shape ({classes},), one number a class; got {tuple(weight.shape)}"
@@ -83,6 +87,8 @@ def values_may_be_read(tensor: Tensor) -> bool:
     PCLC_FAST_DEBUG=1 in the environment allows the synchronisation.
     """
     if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        return False
+    if torch._C._get_tracing_state() is not None:  # torch.jit.trace
         return False
     if type(tensor) not in (Tensor, torch.nn.Parameter):
         return False
@@ -108,7 +114,5 @@ def target_error(target: Tensor, flat_position: int, classes: int) -> IndexError
     for size in reversed(target.shape):
         flat_position, index = divmod(flat_position, size)
         position = (index, *position)
-    where = str(position[0]) if len(position) == 1 else str(position)
-    return IndexError(
-        f"target {value} at position {where} is out of range: expected 0 <= target < {classes}"
-    )
+    where = f" at position {position[0] if len(position) == 1 else position}" if position else ""
+    return IndexError(f"target {value}{where} is out of range: expected 0 <= target < {classes}")

@@ -84,7 +84,17 @@ BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
     (
         {"weight": torch.ones(4, dtype=torch.int64)},
         TypeError,
-        "weight must hold floating-point numbers; got torch.int64",
+        "weight must hold float16, bfloat16, float32 or float64 numbers; got torch.int64",
+    ),
+    (
+        {"weight": torch.ones(4).to(torch.float8_e5m2)},
+        TypeError,
+        "weight must hold float16, bfloat16, float32 or float64 numbers; got torch.float8_e5m2",
+    ),
+    (
+        {"weight": torch.ones(4).to_sparse()},
+        TypeError,
+        "weight must be a dense tensor; got torch.sparse_coo",
     ),
     (
         {"weight": torch.ones(3)},
@@ -131,6 +141,7 @@ BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
     number("margin", "finite and positive", -0.5),
     number("margin", "finite and positive", math.inf),
     number("margin", "finite and positive", math.nan),
+    number("margin", "finite and positive", 10**400),
     number("pc_weight", "finite and not negative", -1),
     number("lc_weight", "finite and not negative", -0.05),
     number("lc_weight", "finite and not negative", math.inf),
@@ -161,6 +172,11 @@ BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
         {"target": TARGET + 4},
         IndexError,
         "target 4 at position 0 is out of range: expected 0 <= target < 4",
+    ),
+    (
+        {"input": LOGITS[0], "target": torch.tensor(7)},
+        IndexError,
+        "target 7 is out of range: expected 0 <= target < 4",
     ),
     (
         {"target": torch.tensor([0, -1, 0])},
@@ -213,6 +229,24 @@ def test_backend_errors() -> None:
         pc_lc_loss(LOGITS, TARGET, backend=3)  # type: ignore[call-overload]
     with pytest.raises(RuntimeError, match="'native' cannot run here: it runs on CPU tensors"):
         pc_lc_loss(LOGITS.to("meta"), META, backend="native")
+
+
+def test_how_to_call_is_checked_too() -> None:
+    """At a call, and when the module is made."""
+    message = "return_stats must be True or False; got 'no'"
+    for function in (pc_lc_loss, reference_pc_lc_loss):
+        with pytest.raises(TypeError, match=message):
+            function(LOGITS, TARGET, return_stats="no")  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match=message):
+        PCLCLoss(return_stats="no")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="backend must be one of"):
+        PCLCLoss(backend="x")
+
+
+def test_an_error_is_told_once() -> None:
+    with pytest.raises(TypeError) as raised:
+        pc_lc_loss(LOGITS, TARGET, margin="0.9")  # type: ignore[call-overload]
+    assert raised.value.__context__ is None
 
 
 def test_positional_options_are_refused() -> None:

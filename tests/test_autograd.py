@@ -78,6 +78,17 @@ def test_functorch_transforms(backend: str, logits: Tensor, target: Tensor) -> N
     torch.testing.assert_close(derivative, (func.grad(oracle)(a) * tangent).sum())
 
 
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_batched_gradients(backend: str, logits: Tensor, target: Tensor, reduction: str) -> None:
+    """is_grads_batched, and by it jacobian(vectorize=True), batch by another vmap."""
+    loss = pc_lc_loss(logits, target, margin=0.7, reduction=reduction, backend=backend)
+    batch = torch.linspace(-1, 1, 3 * loss.numel(), dtype=loss.dtype).reshape(3, *loss.shape)
+    kept = {"retain_graph": True}
+    (grads,) = torch.autograd.grad(loss, logits, batch, is_grads_batched=True, **kept)
+    for grad, upstream in zip(grads, batch, strict=True):
+        torch.testing.assert_close(grad, torch.autograd.grad(loss, logits, upstream, **kept)[0])
+
+
 @pytest.mark.parametrize("grad_enabled", [True, False])
 def test_forward_mode(backend: str, logits: Tensor, target: Tensor, grad_enabled: bool) -> None:
     """A tangent is not lost, and neither is one that meets the loss only in backward."""
@@ -256,6 +267,7 @@ def test_module(backend: str) -> None:
         assert repr(twin) == repr(criterion)
     assert list(criterion.state_dict()) == ["weight"]
     assert criterion.double().weight.dtype == torch.float64  # type: ignore[union-attr]
+    assert PCLCLoss.margin is PCLCLoss.__dict__["margin"]  # which help() and mock.autospec ask for
     for name, value in {
         "margin": 0.5,
         "pc_weight": 2.0,

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.testing._internal.two_tensor import TwoTensor
 
 from pclc_fast import PCLCLoss, pc_lc_loss
 
@@ -19,7 +20,7 @@ OPTIONS = (COEFFICIENTS, -100, "mean", "hard", False)
 
 pytestmark = [
     # From PyTorch itself, of its own parts.
-    pytest.mark.filterwarnings("ignore:.*torch.jit.script.*"),
+    pytest.mark.filterwarnings("ignore:.*torch.jit.*"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning:torch.*"),
 ]
 
@@ -153,6 +154,23 @@ def test_tracing_and_fake_tensors(backend: str) -> None:
     assert meta.shape == (4,)
 
 
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")  # of the checks of shapes
+@pytest.mark.parametrize("grad", [True, False])
+def test_jit_trace_records_the_loss(backend: str, grad: bool) -> None:
+    """And not the memory that a kernel, which it cannot see, wrote to."""
+    logits, target = make_problem(4, 9)
+    weight = torch.rand(9)
+    traced = torch.jit.trace(
+        lambda a, y, w: pc_lc_loss(a, y, w, backend=backend),
+        (logits.detach().requires_grad_(grad), target, weight),
+    )
+    others, labels = logits[:3].detach().neg().requires_grad_(), target[:3]
+    loss, expected = traced(others, labels, weight), pc_lc_loss(others, labels, weight)
+    torch.testing.assert_close(loss, expected)
+    (grad_of_traced,) = torch.autograd.grad(loss, others)
+    torch.testing.assert_close(grad_of_traced, torch.autograd.grad(expected, others)[0])
+
+
 def test_options_first_seen_by_a_tracer_serve_everyone(backend: str) -> None:
     """What is cached of a set of options is no fake or functorch tensor."""
     logits, target = make_problem(4, 9)
@@ -198,6 +216,23 @@ def test_views_that_are_not_their_memory(backend: str, grad: bool) -> None:
     assert loss(torch._neg_view(-target)).equal(loss(target))
     assert loss(zeros).equal(loss(torch.zeros(4, dtype=torch.int64)))
     assert loss(target, torch._efficientzerotensor((9,))) == 0
+
+
+@pytest.mark.parametrize("grad", [True, False])
+def test_targets_and_weights_without_memory(backend: str, grad: bool) -> None:
+    """Their address is 0, which a kernel would read, or take for no weight."""
+    logits, target = make_problem(4, 9)[0].detach().requires_grad_(grad), torch.arange(4)
+    weight = torch.rand(9)
+    expected = pc_lc_loss(logits, target, weight, backend=backend)
+    for y, w in (
+        (TwoTensor(target, target), weight),
+        (target, TwoTensor(weight, weight)),
+    ):
+        torch.testing.assert_close(pc_lc_loss(logits, y, w, backend=backend).a, expected)
+    with FakeTensorMode():
+        fake = torch.zeros(4, dtype=torch.int64)
+    with pytest.raises(AssertionError, match="convert all Tensors to FakeTensors"):
+        pc_lc_loss(logits, fake, backend=backend)
 
 
 def test_the_operator_takes_any_strides(backend: str) -> None:

@@ -58,9 +58,10 @@ def test_ignored_rows_cost_nothing_and_are_not_read(backend: str) -> None:
 @pytest.mark.parametrize("rows", [0, 2])
 def test_every_row_ignored(backend: str, rows: int, classes: int) -> None:
     logits, target = torch.full((rows, classes), NAN), torch.full((rows,), -100)
-    mean, grad = loss_and_grad(logits, target, backend)
-    assert mean.isnan()
-    assert grad.equal(torch.zeros(rows, classes))
+    for weight in (None, torch.ones(classes)):
+        mean, grad = loss_and_grad(logits, target, backend, weight=weight)
+        assert mean.isnan()
+        assert grad.equal(torch.zeros(rows, classes))
     assert loss_and_grad(logits, target, backend, reduction="sum")[0] == 0
     none, grad = loss_and_grad(logits, target, backend, reduction="none")
     assert none.equal(torch.zeros(rows))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import runpy
 import sys
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,10 @@ from PIL import Image
 from pclc_fast.lab.data import load_dataset
 
 TOOL = Path(__file__).parents[3] / "shared" / "tools" / "get_data.py"
-pytestmark = pytest.mark.skipif(not TOOL.exists(), reason=f"no real data: {TOOL} is not there")
+pytestmark = [
+    pytest.mark.skipif(not TOOL.exists(), reason=f"no real data: {TOOL} is not there"),
+    pytest.mark.skipif(not hasattr(tarfile, "data_filter"), reason=f"{TOOL} needs Python 3.11.4"),
+]
 
 
 @pytest.fixture(scope="module")
