@@ -155,7 +155,7 @@ def test_names_are_short_and_different() -> None:
 
 def begin_run(folder: Path) -> None:
     folder.mkdir()
-    config = TrainConfig(model="small-cnn", epochs=2, out=folder)
+    config = TrainConfig(model="small-cnn", epochs=2, bf16="off", compile="off", out=folder)
     (folder / "config.json").write_text(json.dumps(config.to_json()), encoding="utf-8")
     (folder / "metrics.jsonl").write_text('{"epoch": 1, "loss": 0.5, "seconds": 1.0}\n{"epo')
 
