@@ -102,7 +102,7 @@ def substitute_of(folder: Path, subject: Subject) -> nn.Module:
         seed=0,
     )
     _load_weights(network, folder / _WEIGHTS)
-    return network.to(subject.images.device)
+    return _channels_last(network).to(subject.images.device)
 
 
 def network_of_run(folder: Path, config: TrainConfig, data: ImageData) -> nn.Module:
@@ -117,7 +117,12 @@ def network_of_run(folder: Path, config: TrainConfig, data: ImageData) -> nn.Mod
         str(config.model), data.shape, data.classes, mean=data.mean, std=data.std, seed=0
     )
     _load_weights(network, folder / _WEIGHTS)
-    return network
+    return _channels_last(network)
+
+
+def _channels_last(network: nn.Module) -> nn.Module:
+    """As in training; on a CPU, attacks on LeNet-5 take half the time."""
+    return network.to(memory_format=torch.channels_last)
 
 
 def _subject(

@@ -11,11 +11,12 @@ from pclc_fast.lab.attacks import attack_images
 from pclc_fast.lab.attacks.balls import BALLS, L2Ball, LinfBall, budget, distances
 from pclc_fast.lab.attacks.engine import Found, Task
 from pclc_fast.lab.attacks.gradient import mim, pgd
-from pclc_fast.lab.attacks.network import Network
+from pclc_fast.lab.attacks.network import Looked, Network, equal_parts
 from pclc_fast.lab.attacks.noise import Noise
 from pclc_fast.lab.attacks.result import Norm
 from pclc_fast.lab.attacks.tracing import trace
 from pclc_fast.lab.digits import DigitsData
+from pclc_fast.lab.models import build_model
 
 
 def task_of(
@@ -65,6 +66,44 @@ def naive(
             direction = velocity
         images = torch.clamp(images.detach() + size * direction.sign(), low, high)
     return fooled, kept, at
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_an_image_gets_the_same_however_many_are_left(threads: int) -> None:
+    """To the last bit, also where the fastest kernels for so many would add in another order."""
+    images = torch.rand(64, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(64) % 10
+    network = Network(
+        build_model("lenet5", (1, 28, 28), 10, mean=[0.1], std=[0.3], seed=0).eval(), 64
+    )
+
+    def look(count: int) -> Looked:
+        return network.look(
+            images[:count],
+            lambda logits: F.cross_entropy(logits, labels[:count], reduction="none"),
+        )
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        whole = look(64)
+        for count in range(1, 40):
+            part = look(count)
+            assert part.logits.equal(whole.logits[:count])
+            assert part.gradient is not None
+            assert whole.gradient is not None
+            assert part.gradient.equal(whole.gradient[:count])
+            assert network.logits(images[:count]).equal(whole.logits[:count])
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(("count", "sizes"), [(0, [0]), (5, [5]), (6, [3, 3]), (11, [4, 4, 3])])
+def test_parts_are_as_long_as_each_other(count: int, sizes: list[int]) -> None:
+    lines = torch.arange(count)
+    parts = equal_parts(lines, 5)
+    assert [len(part) for part in parts] == sizes
+    assert torch.cat(parts).equal(lines)
 
 
 @pytest.mark.parametrize("decay", [None, 1.0])

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pclc_fast.lab.models import Network, build_model, small_cnn
+from pclc_fast.lab.models.pooled import FirstPooled, convolved_and_pooled
 
 GREY, COLOUR, TINY = (1, 28, 28), (3, 32, 32), (3, 64, 64)
 Shape = tuple[int, int, int]
@@ -144,7 +145,7 @@ def test_the_order_of_layers() -> None:
 
 @pytest.mark.parametrize("name", ["lenet5", "cnn3"])
 def test_pooling_before_relu_changes_nothing(name: str) -> None:
-    network = build(name, GREY)
+    network = build(name, GREY).eval()
     layers = [*network.body, network.head]
     for i, layer in enumerate(layers[:-1]):
         if isinstance(layer, nn.MaxPool2d):
@@ -156,6 +157,56 @@ def test_pooling_before_relu_changes_nothing(name: str) -> None:
     ours = torch.autograd.grad(network(images).square().sum(), list(network.parameters()))
     theirs = torch.autograd.grad(released(shown).square().sum(), list(released.parameters()))
     assert all(a.equal(b) for a, b in zip(ours, theirs, strict=True))
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 28, 28), (3, 3, 13, 16), (1, 2, 9, 7), (0, 1, 8, 8)])
+@pytest.mark.parametrize(("size", "padding"), [(5, 2), (4, 0), (3, 1)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_convolved_and_pooled_at_once(
+    shape: tuple[int, ...], size: int, padding: int, bias: bool
+) -> None:
+    """Values and gradients of the layers, where windows have ties and NaN too."""
+    layer = nn.Conv2d(shape[1], 6, size, padding=padding, bias=bias, dtype=torch.float64)
+    images = torch.rand(shape, dtype=torch.float64)
+    images[:, :, 4:] = 0.0  # all the outputs of a window are the bias
+    images[1:2, 0, 1, 1] = torch.nan
+    inputs = images.clone().requires_grad_(), images.clone().requires_grad_()
+    ours = convolved_and_pooled(layer, inputs[0])
+    theirs = nn.functional.max_pool2d(layer(inputs[1]), 2)
+    assert ours.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(ours, theirs, equal_nan=True)
+    back = torch.randn_like(theirs)
+    back[1:2] = 0.0
+    gradients = [
+        torch.autograd.grad(outputs, [image, *layer.parameters()], back)
+        for outputs, image in zip((ours, theirs), inputs, strict=True)
+    ]
+    for own, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(own, other, equal_nan=True)
+
+
+def test_lenet_does_so_while_it_trains() -> None:
+    """Told from the layers by the hooks, which do not run; transforms of torch.func do."""
+    network = build("lenet5", GREY)
+    assert isinstance(network.body, FirstPooled)
+    runs: list[bool] = []
+    network.body[1].register_forward_hook(lambda layer, *_: runs.append(layer.training))
+    images = torch.rand(4, *GREY)
+    trained = network(images)
+    assert runs == []
+    torch.testing.assert_close(network.eval()(images), trained)
+    assert runs == [False]
+    network.train()
+    torch.compile(network, backend="eager", fullgraph=True)(images)
+    parameters = dict(network.named_parameters())
+
+    def loss(parameters: dict[str, Tensor], image: Tensor) -> Tensor:
+        return torch.func.functional_call(network, parameters, image[None]).square().sum()
+
+    each = torch.func.vmap(torch.func.grad(loss), (None, 0))(parameters, images)
+    trained.square().sum().backward()
+    for name, parameter in parameters.items():
+        torch.testing.assert_close(each[name].sum(dim=0), parameter.grad, rtol=1e-4, atol=1e-5)
 
 
 def test_a_shortcut_has_no_weights() -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .engine import rank_of
+from .network import equal_parts
 from .piece import Piece, Subjects, attack_piece
 from .pieces import Pieces
 from .preset import Preset, Spec
@@ -131,7 +132,7 @@ class Campaign:
 
     def _run(self, stop: Stop) -> Cell:
         lines = self._standing(stop.spec)
-        parts = torch.split(lines, self._subjects.network.batch_size) if len(lines) else ()
+        parts = equal_parts(lines, self._subjects.network.batch_size) if len(lines) else ()
         done = []
         for number, part in enumerate(parts):
             done.append(self._piece(stop, part, number))

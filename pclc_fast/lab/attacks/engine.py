@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .balls import Ball
-from .network import Looked, Network, is_nan
+from .network import Looked, Network, equal_parts, is_nan
 from .noise import Noise
 from .objectives import Objective
 from .tracing import Tally
@@ -49,11 +49,11 @@ class Task:
         )
 
     def split(self, size: int) -> list[Task]:
-        """The task in parts of ``size`` images, itself where it has no more."""
+        """The task in equal parts of at most ``size`` images, itself where it has no more."""
         if len(self.labels) <= size:
             return [self]
         lines = torch.arange(len(self.labels), device=self.labels.device)
-        return [self.select(part) for part in torch.split(lines, size)]
+        return [self.select(part) for part in equal_parts(lines, size)]
 
 
 class Found(NamedTuple):

@@ -10,6 +10,7 @@ from __future__ import annotations
 from torch import nn
 
 from .classifier import Shape, seeded
+from .pooled import FirstPooled
 
 
 def small_cnn(*, seed: int, classes: int = 10) -> nn.Sequential:
@@ -40,7 +41,7 @@ def small_cnn_layers(shape: Shape, classes: int) -> nn.Sequential:
 def lenet5_layers(shape: Shape, classes: int) -> nn.Sequential:
     """5 x 5 convolutions of 6 and 16, the first padded; 400-120-84-K for 28 x 28."""
     channels, height, width = shape
-    return nn.Sequential(
+    return FirstPooled(
         nn.Conv2d(channels, 6, kernel_size=5, padding=2),
         nn.MaxPool2d(2),
         nn.ReLU(),
