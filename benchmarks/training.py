@@ -211,14 +211,21 @@ def _at_work(epoch: Epoch) -> float:
 
 
 def report(times: dict[str, list[float]]) -> list[str]:
-    """A line for each loop: median and range of its seconds, and its share of the usual loops'."""
-    medians = {name: statistics.median(seconds) for name, seconds in times.items()}
+    """A line for each loop: median and range of its seconds, and its share of the usual loops'.
+
+    The share is the median of those of each round, since other processes come and go.
+    """
     usual = [name for name in (USUAL, USUAL_ONE_THREAD) if name in times]
     return [
-        f"{name:<22} {medians[name]:6.2f} s ({min(seconds):.2f} to {max(seconds):.2f}), "
-        + ", ".join(f"{medians[name] / medians[other]:.2f} of the {other}" for other in usual)
+        f"{name:<22} {statistics.median(seconds):6.2f} s "
+        f"({min(seconds):.2f} to {max(seconds):.2f}), "
+        + ", ".join(f"{_share(seconds, times[other]):.2f} of the {other}" for other in usual)
         for name, seconds in times.items()
     ]
+
+
+def _share(seconds: list[float], of: list[float]) -> float:
+    return statistics.median(own / other for own, other in zip(seconds, of, strict=True))
 
 
 def write(document: dict[str, Any], name: str) -> Path:
