@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,14 +94,8 @@ def substitute_of(folder: Path, subject: Subject) -> nn.Module:
     """The model of another run, for the images of a subject."""
     config = RunFolder(folder).config()
     channels, height, width = subject.images.shape[1:]
-    network = build_model(
-        str(config.model),
-        (channels, height, width),
-        subject.classes,
-        mean=[0.0] * channels,  # its own come with its weights
-        std=[1.0] * channels,
-        seed=0,
-    )
+    like = [0.0] * channels, [1.0] * channels  # its own come with its weights
+    network = _built(config, (channels, height, width), subject.classes, *like)
     _load_weights(network, folder / _WEIGHTS)
     return _channels_last(network).to(subject.images.device)
 
@@ -113,11 +108,22 @@ def network_of_run(folder: Path, config: TrainConfig, data: ImageData) -> nn.Mod
             "goes on with it",
             code=2,
         )
-    network = build_model(
-        str(config.model), data.shape, data.classes, mean=data.mean, std=data.std, seed=0
-    )
+    network = _built(config, data.shape, data.classes, data.mean, data.std)
     _load_weights(network, folder / _WEIGHTS)
     return _channels_last(network)
+
+
+def _built(
+    config: TrainConfig,
+    shape: tuple[int, int, int],
+    classes: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> nn.Module:
+    try:
+        return build_model(str(config.model), shape, classes, mean=mean, std=std, seed=0)
+    except ValueError as error:
+        raise RunError(f"the run's network does not fit these images: {error}", code=2) from error
 
 
 def _channels_last(network: nn.Module) -> nn.Module:
@@ -166,8 +172,10 @@ def _made(name: str) -> nn.Module:
         sys.path.insert(0, "")
     try:
         made = getattr(importlib.import_module(module), factory)()
-    except (ImportError, AttributeError, OSError, RuntimeError, TypeError, ValueError) as error:
-        raise RunError(f"--model {name} cannot be made: {error}", code=2) from error
+    except Exception as error:  # whatever somebody's module does
+        raise RunError(
+            f"--model {name} cannot be made: {type(error).__name__}: {error}", code=2
+        ) from error
     if not isinstance(made, nn.Module):
         raise RunError(
             f"--model {name} must make a torch.nn.Module; it made {type(made).__name__}", code=2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -119,9 +120,9 @@ def test_any_model_is_attacked(
     )  # before the time is spent
     for name, message in (
         ("factory:wrong", "must make a torch.nn.Module; it made int"),
-        ("factory:broken", "--model factory:broken cannot be made: no such network"),
-        ("factory:none", "cannot be made: module 'factory' has no attribute 'none'"),
-        ("nowhere:make", "cannot be made: No module named 'nowhere'"),
+        ("factory:broken", "--model factory:broken cannot be made: ValueError: no such network"),
+        ("factory:none", "cannot be made: AttributeError: module 'factory' has no"),
+        ("nowhere:make", "cannot be made: ModuleNotFoundError: No module named 'nowhere'"),
     ):
         model = ["--model", name, "--weights", str(weights), "--save_dir", "elsewhere"]
         assert cli.run([*start, *model]) == 2
@@ -183,6 +184,19 @@ def test_a_substitute_is_another_run(run: Path, tmp_path: Path) -> None:
     result = load_result(tmp_path)
     assert result.attacks[0].threat == "transfer"
     assert result.cells[0].fooled
+
+
+def test_a_model_and_images_that_do_not_fit(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Said as any other mistake, of the model under attack and of a substitute."""
+    other = tmp_path / "other"
+    shutil.copytree(run, other)
+    config = json.loads((other / "config.json").read_text(encoding="utf-8"))
+    (other / "config.json").write_text(json.dumps({**config, "model": "lenet5"}), encoding="utf-8")
+    for command in ([str(other)], [str(run), "--substitute", str(other)]):
+        assert cli.run(["attack", *command, "--out", str(tmp_path / "out")]) == 2
+        assert "lenet5 needs images of at least 12 x 12; these are 8 x 8" in capsys.readouterr().err
 
 
 def test_killed_it_goes_on(run: Path, tmp_path: Path) -> None:

@@ -13,11 +13,12 @@ import torch
 from quick_attacks import QUICK
 from torch import Tensor, nn
 
-from pclc_fast.lab.attacks import Result, evaluate, load_result, save_result
+from pclc_fast.lab.attacks import Preset, Result, Spec, evaluate, load_result, save_result
 from pclc_fast.lab.attacks.balls import distances
 from pclc_fast.lab.attacks.pieces import PiecesInFolder
 from pclc_fast.lab.attacks.presets import find_preset
 from pclc_fast.lab.digits import DigitsData
+from pclc_fast.lab.models import small_cnn
 
 EPSILONS = [0.05, 0.1]
 
@@ -204,6 +205,25 @@ def test_what_was_finished_is_not_done_again(
     damaged.write_bytes(damaged.read_bytes()[:100])
     with pytest.raises(ValueError, match=f"{damaged.name} cannot be used"):
         evaluate(model, images, labels, pieces=pieces, **options)
+
+
+def test_with_another_substitute_it_does_not_go_on(
+    undefended: nn.Module, data: DigitsData, tmp_path: Path
+) -> None:
+    images, labels = data.test_images[:20], data.test_labels[:20]
+    options = {"method": "pgd", "steps": 2, "step_size": 0.1}
+    preset = Preset("p", (Spec("t", "transfer", "transfer", options),))
+
+    def attacked(substitute: nn.Module) -> Result:
+        pieces = PiecesInFolder(tmp_path)
+        return evaluate(
+            undefended, images, labels, eps=0.1, preset=preset, substitute=substitute, pieces=pieces
+        )
+
+    result = attacked(small_cnn(seed=1).eval())
+    assert len(result.model.facts["substitute"]) == 64
+    with pytest.raises(ValueError, match="beginning of another evaluation: substitute differ"):
+        attacked(small_cnn(seed=2).eval())
 
 
 def test_a_preset_brings_its_own_budgets(undefended: nn.Module, data: DigitsData) -> None:

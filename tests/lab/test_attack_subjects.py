@@ -10,7 +10,8 @@ import torch
 from quick_attacks import PGD, QUICK
 from torch import Tensor, nn
 
-from pclc_fast.lab.attacks import Preset, Spec, evaluate
+from pclc_fast.lab.attacks import Preset, Spec, attack_images, evaluate, piece
+from pclc_fast.lab.attacks.engine import Found, Task
 
 
 def flat(classes: int = 3) -> nn.Module:
@@ -30,6 +31,7 @@ IMAGES, LABELS = torch.full((8, 1, 2, 2), 0.5), torch.zeros(8, dtype=torch.int64
     ("change", "error", "message"),
     [
         ({"images": IMAGES * 255}, ValueError, r"in \[0, 1\]; got values from 127.5 to 127.5"),
+        ({"images": IMAGES * 2.0000002}, ValueError, "got values from 1.000000119"),
         ({"images": IMAGES - 1}, ValueError, "normalisation belongs inside the model"),
         ({"images": IMAGES * torch.nan}, ValueError, "got values from nan"),
         ({"images": IMAGES.byte()}, TypeError, r"float32 tensor.*uint8 \(divide by 255\)"),
@@ -63,6 +65,13 @@ IMAGES, LABELS = torch.full((8, 1, 2, 2), 0.5), torch.zeros(8, dtype=torch.int64
         ({"preset": one("pgd", steps=3)}, TypeError, "settings of pgd: missing .*step_size"),
         ({"preset": one("fgsm", steps=3)}, TypeError, "settings of fgsm: .*unexpected .*steps"),
         ({"preset": one("square", queries=0)}, ValueError, "queries of square must be .* 1; got 0"),
+        ({"preset": one("pgd", steps=3, step_size=-0.1)}, ValueError, "step_size .* above 0"),
+        ({"preset": one("pgd", steps=3, step_size=torch.nan)}, ValueError, "above 0.*got nan"),
+        ({"preset": one("pgd", steps=3, step_size="1")}, ValueError, "above 0.*got '1'"),
+        ({"preset": one("fgsm", iterate="Any")}, ValueError, "be any or last; got 'Any'"),
+        ({"preset": one("transfer", method="PGD", **PGD)}, ValueError, "be pgd or mim; got 'PGD'"),
+        ({"preset": one("apgd", steps=3, targets=-1)}, ValueError, "targets .* least 0; got -1"),
+        ({"preset": one("mim", **PGD, decay=-1)}, ValueError, "decay .* not negative.*got -1"),
         ({"preset": one("fgsm", has_budget=False)}, ValueError, "nearest .* leave eps out"),
     ],
 )
@@ -79,14 +88,16 @@ def test_what_makes_no_sense(change: dict[str, Any], error: type[Exception], mes
         (nn.Sequential(flat(), nn.BatchNorm1d(3).train()), "train mode"),
         (lambda x: x.flatten(1)[:, :2] * torch.nan, "logits of 8 of 8 clean images are NaN"),
         (lambda x: x.flatten(1)[:, :2] / 0, r"NaN or \+inf"),
-        (lambda x: x.sum(), r"must give logits \[8, classes\]; got \[\]"),
-        (lambda x: x.flatten(1)[:4], r"must give logits \[8, classes\]; got \[4, 4\]"),
-        (lambda x: (x.flatten(1), None), r"must give logits \[8, classes\]; got tuple"),
+        (lambda x: x.sum(), r"must give logits \[B, classes\] for B images; got \[\]"),
+        (lambda x: x.flatten(1)[:4], r"for B images; got \[4, 4\] for \d"),
+        (lambda x: (x.flatten(1), None), r"for B images; got tuple for \d"),
         (lambda x: x.flatten(1)[:, :1], "at least 2 classes apart; it has 1"),
         (lambda x: (x > 0.4).flatten(1).float(), "cannot be differentiated"),
         (lambda x: flat()(x.detach()), "cannot be differentiated"),
-        (flat().double(), r"cannot take float32 images \[8, 1, 2, 2\]: .*dtype"),
+        (flat().double(), r"cannot take float32 images \[8, 1, 2, 2\], .*dtype"),
         (nn.Sequential(nn.Conv2d(3, 3, 2), nn.Flatten()).eval(), "cannot take .* 3 channels"),
+        (lambda x: x[:, [0, 1]].flatten(1), r"cannot take .* of which at most 256 .* index 1"),
+        (lambda x: x.tolist()[8], "cannot take .*list index"),
     ],
 )
 def test_models_that_cannot_be_evaluated(model: Any, message: str) -> None:
@@ -101,7 +112,7 @@ def test_a_model_that_gives_more_than_logits(batch_size: int) -> None:
     def model(images: Tensor) -> Any:
         return {"logits": images.flatten(1)}
 
-    with pytest.raises(ValueError, match=r"must give logits \[8, classes\]; got dict"):
+    with pytest.raises(ValueError, match=r"for B images; got dict"):
         evaluate(model, IMAGES[:6], LABELS[:6], eps=0.1, preset=QUICK, batch_size=batch_size)
 
 
@@ -199,6 +210,71 @@ def test_a_success_that_is_not_repeated_does_not_count() -> None:
     result = evaluate(model, IMAGES, LABELS, eps=0.1, preset=only)
     assert result.cells[0].rejected == 8
     assert result.worst_case(0.1).correct == 8
+
+
+@pytest.mark.parametrize(
+    ("at", "moved"), [(0.5, 0.7), (0.95, 1.05), (0.05, -0.05), (0.5, torch.nan)]
+)
+def test_what_leaves_the_budget_or_the_pixels_does_not_count(
+    monkeypatch: pytest.MonkeyPatch, at: float, moved: float
+) -> None:
+    """An attack that does what none may: too far, out of [0, 1], no number."""
+
+    def astray(_spec: Spec, task: Task) -> Found:
+        found, images = Found.nothing(task, 1), torch.full_like(task.images, moved)
+        return found._replace(fooled=~found.fooled, images=images, step=found.step + 1)
+
+    def model(images: Tensor) -> Tensor:
+        apart = (images.flatten(1).nan_to_num(2.0).mean(dim=1) - at).abs()
+        return torch.stack([apart * 0 + 0.02, apart], dim=1)
+
+    images, only = torch.full_like(IMAGES, at), Preset("p", (Spec("pgd", "PGD", "pgd", PGD),))
+    assert evaluate(model, images, LABELS, eps=0.15, preset=only).worst_case(0.15).correct == 0
+    monkeypatch.setattr(piece, "run", astray)
+    result = evaluate(model, images, LABELS, eps=0.15, preset=only)
+    assert result.cells[0].rejected == 8
+    assert result.worst_case(0.15).correct == 8
+
+
+def test_what_carlini_and_wagner_never_fool_is_not_rejected() -> None:
+    def model(images: Tensor) -> Tensor:
+        zero = images.flatten(1).sum(dim=1) * 0
+        return torch.stack([zero + 2, zero, zero], dim=1)
+
+    settings = {"steps": 5, "lr": 0.01, "search_steps": 2}
+    spec = Spec("cw", "C&W", "cw", settings, norm="L2", has_budget=False)
+    result = evaluate(model, IMAGES, LABELS, eps=None, preset=Preset("cw", (spec,)))
+    assert (result.cells[0].fooled, result.cells[0].rejected) == ([], 0)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_no_more_than_a_batch_goes_through_the_model(batch_size: int) -> None:
+    """Not even where the attempts at one image are more."""
+    sizes: list[int] = []
+
+    def model(images: Tensor) -> Tensor:
+        sizes.append(len(images))
+        x = images.flatten(1)
+        return torch.stack([x[:, i] + 0.2 * (i == 0) for i in range(4)], dim=1)
+
+    result = evaluate(model, IMAGES, LABELS, eps=[0.05, 0.3], batch_size=batch_size)
+    assert max(sizes) == batch_size
+    assert (result.worst_case(0.05).correct, result.worst_case(0.3).correct) == (8, 0)
+
+
+def test_images_of_one_s_own_are_checked_as_well() -> None:
+    model, wider = flat(), flat(classes=4)
+    options: dict[str, Any] = {"epsilon": 0.1, "method": "pgd", **PGD}
+    with pytest.raises(ValueError, match=r"substitute must give logits \[N, 3\]"):
+        attack_images(model, IMAGES, LABELS, "transfer", substitute=wider, **options)
+    with pytest.raises(ValueError, match="train mode"):
+        attack_images(model, IMAGES, LABELS, "transfer", substitute=flat().train(), **options)
+    found = attack_images(model, IMAGES, LABELS.to(torch.uint16), "fgsm", epsilon=0.1)
+    assert found.fooled.equal(attack_images(model, IMAGES, LABELS, "fgsm", epsilon=0.1).fooled)
+    with torch.inference_mode():
+        frozen = IMAGES + 0.1
+    with pytest.raises(ValueError, match=r"under torch.inference_mode.*images.clone"):
+        attack_images(model, frozen, LABELS, "fgsm", epsilon=0.1)
 
 
 def test_where_every_image_is_wrong_there_is_nothing_to_attack() -> None:

@@ -58,8 +58,13 @@ def check_images(images: Tensor, labels: Tensor) -> None:
     low, high = images.min().item(), images.max().item()
     if not (low >= 0 and high <= 1):  # NaN too
         raise ValueError(
-            f"images must be in [0, 1]; got values from {low:g} to {high:g}. Budgets and limits "
+            f"images must be in [0, 1]; got values from {low!r} to {high!r}. Budgets and limits "
             "are those of pixels: normalisation belongs inside the model"
+        )
+    if images.is_inference():
+        raise ValueError(
+            "images were made under torch.inference_mode(), so nothing can be differentiated with "
+            "respect to them: give images.clone()"
         )
     if not isinstance(labels, Tensor) or labels.dtype.is_floating_point or labels.dtype.is_complex:
         got = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
@@ -108,9 +113,10 @@ def clean_logits(network: Network, images: Tensor) -> Tensor:
         return network.logits(images)
     except torch.OutOfMemoryError:
         raise
-    except RuntimeError as error:
+    except (RuntimeError, AssertionError, IndexError) as error:
         raise ValueError(
-            f"the model cannot take float32 images {list(images.shape)}: {error}"
+            f"the model cannot take float32 images {list(images.shape)}, of which at most "
+            f"{network.batch_size} at a time: {error or type(error).__name__}"
         ) from error
 
 

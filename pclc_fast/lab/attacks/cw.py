@@ -84,7 +84,7 @@ def _attack(
         fooled = _descend(task, search, tally, steps, lr, confidence, number * steps)
         search.narrow(fooled)
     looks = len(count) * steps * search_steps
-    is_found = search.distance <= task.ball.epsilon
+    is_found = search.distance.isfinite() & (search.distance <= task.ball.epsilon)
     return Found(
         is_found,
         torch.where(column(is_found, task.images), search.images, task.images),

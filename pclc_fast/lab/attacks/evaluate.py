@@ -25,7 +25,7 @@ from .preset import Preset, Spec
 from .presets import find_preset
 from .provenance import data_subject, digest, model_subject, peak_memory
 from .registry import ATTACKS, check, unfit
-from .result import Attack, Caution, Images, Norm, Result
+from .result import Attack, Caution, Images, Norm, Result, Subject
 
 
 def evaluate(
@@ -53,7 +53,8 @@ def evaluate(
         norm: of the budgets, "Linf" or "L2".
         preset: "strong", "paper", "released", or attacks of one's own.
         seed: random starts and directions; those of an image do not depend on the others.
-        batch_size: images, restarts and targets together. None: 256, on a GPU 1024.
+        batch_size: images, restarts and targets that go through the model at a time. None: 256, on
+            a GPU 1024.
         substitute: the model on which transfer attacks are crafted.
         pieces: where finished parts are kept, so that a killed evaluation goes on from them.
         watch: is told how it goes.
@@ -76,7 +77,8 @@ def evaluate(
     stops, epsilons = schedule(fitting, asked, norm)
     cautions = [*_look_out(subjects, stops), *left_out]
     _warn(cautions)
-    result = _begun(model, subjects, fitting, norm, epsilons, cautions)
+    described = model_subject(model, classes, substitute)
+    result = _begun(described, subjects, fitting, norm, epsilons, cautions)
     pieces = pieces or Pieces()
     pieces.open(_manifest(result, subjects))
     campaign = Campaign(subjects, fitting, norm, pieces, watch or Silent())
@@ -100,7 +102,7 @@ def _warn(cautions: list[Caution]) -> None:
 
 
 def _begun(
-    model: Model,
+    model: Subject,
     subjects: Subjects,
     preset: Preset,
     norm: Norm,
@@ -109,7 +111,7 @@ def _begun(
 ) -> Result:
     """The result before the first attack."""
     return Result(
-        model=model_subject(model, subjects.logits.shape[1]),
+        model=model,
         data=data_subject(subjects.images, subjects.labels),
         preset=preset.name,
         norm=norm,
@@ -214,6 +216,7 @@ def _manifest(result: Result, subjects: Subjects) -> dict[str, Any]:
     return {
         "model": digest([("logits", subjects.logits)]),
         "weights": result.model.sha256,
+        "substitute": result.model.facts.get("substitute"),
         "data": result.data.sha256,
         "preset": result.preset,
         "norm": result.norm,

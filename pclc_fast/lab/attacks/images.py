@@ -43,7 +43,9 @@ def attack_images(
     check(spec)
     checks.check_images(images, labels)
     checks.check_seed(seed, batch_size)
-    checks.check_mode(model)
+    for each in (model, substitute):
+        checks.check_mode(each)
+    labels = labels.long()
     sizes = torch.as_tensor(epsilon, dtype=torch.float64, device=images.device)
     checks.check_epsilons(sorted(set(sizes.reshape(-1).tolist())), norm)
     if sizes.ndim and sizes.shape != labels.shape:
@@ -56,13 +58,16 @@ def attack_images(
     checks.check_logits(logits, labels)
     if reason := unfit(spec, norm, logits.shape[1], has_substitute=substitute is not None):
         raise ValueError(f"{attack} cannot be run: {reason}")
+    other = None if substitute is None else Network(substitute, batch_size)
+    if other is not None:
+        checks.check_substitute(other.logits(images[:batch_size]), logits)
     task = Task(
         network=network,
-        labels=labels.long(),
+        labels=labels,
         logits=logits,
         ball=BALLS[norm].around(images.detach(), sizes.expand(len(labels))),
         positions=torch.arange(len(labels), device=images.device),
         noise=Noise(int(seed)),
-        substitute=None if substitute is None else Network(substitute, batch_size),
+        substitute=other,
     )
     return Found.joined([ATTACKS[attack].run(part, **settings) for part in task.split(batch_size)])

@@ -58,23 +58,33 @@ class Network:
 
     def _call(self, images: Tensor) -> Tensor:
         count = len(images)
-        if padding := _padding(count):
+        padding = min(_padding(images), self.batch_size - count)
+        if padding > 0:
             shown = torch.cat([images, images[:1].expand(padding, *images.shape[1:])])
         else:
             shown = images.clone()  # for models that normalise in place
-        logits = self._model(shown)
-        if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(shown):
+        if len(shown) <= self.batch_size:
+            return self._answer(shown)[:count]
+        # The attempts at one image are more than a batch.
+        parts = torch.split(shown, self.batch_size)
+        return torch.cat([self._answer(part.clone()) for part in parts])
+
+    def _answer(self, images: Tensor) -> Tensor:
+        logits = self._model(images)
+        if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(images):
             got = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-            raise ValueError(f"the model must give logits [{len(shown)}, classes]; got {got}")
-        return logits if len(shown) == count else logits[:count]
+            raise ValueError(
+                f"the model must give logits [B, classes] for B images; got {got} for {len(images)}"
+            )
+        return logits
 
 
-def _padding(count: int) -> int:
-    """How many images a batch lacks for what each of them gets not to depend on the others."""
-    if not 0 < count < _SMALLEST:
+def _padding(images: Tensor) -> int:
+    """How many a batch lacks for what each image gets not to depend on the others."""
+    if not 0 < len(images) < _SMALLEST:
         return 0
-    step = _SAFE_STEP if torch.get_num_threads() <= _SAFE_THREADS else _SMALLEST
-    return -count % step
+    few = images.device.type == "cpu" and torch.get_num_threads() <= _SAFE_THREADS
+    return -len(images) % (_SAFE_STEP if few else _SMALLEST)
 
 
 def equal_parts(lines: Tensor, size: int) -> tuple[Tensor, ...]:

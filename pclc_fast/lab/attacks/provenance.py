@@ -14,15 +14,14 @@ from .network import Model
 from .result import Subject
 
 
-def model_subject(model: Model, classes: int) -> Subject:
-    """Describe a model; a bare callable has no weights to hash."""
-    name = type(model).__name__ if isinstance(model, nn.Module) else _name(model)
-    if not isinstance(model, nn.Module):
-        return Subject(name, None, {"classes": classes})
-    weights = sum(parameter.numel() for parameter in model.parameters())
-    return Subject(
-        name, digest(model.state_dict().items()), {"classes": classes, "parameters": weights}
-    )
+def model_subject(model: Model, classes: int, substitute: Model | None = None) -> Subject:
+    """Describe a model, and the one that transfer attacks are crafted on."""
+    facts: dict[str, Any] = {"classes": classes}
+    if isinstance(model, nn.Module):
+        facts["parameters"] = sum(parameter.numel() for parameter in model.parameters())
+    if substitute is not None:
+        facts["substitute"] = _weights(substitute) or _name(substitute)
+    return Subject(_name(model), _weights(model), facts)
 
 
 def data_subject(images: Tensor, labels: Tensor) -> Subject:
@@ -50,5 +49,12 @@ def peak_memory(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+def _weights(model: Model) -> str | None:
+    """A bare callable has none to hash."""
+    return digest(model.state_dict().items()) if isinstance(model, nn.Module) else None
+
+
 def _name(model: Model) -> str:
+    if isinstance(model, nn.Module):
+        return type(model).__name__
     return str(getattr(model, "__qualname__", type(model).__name__))

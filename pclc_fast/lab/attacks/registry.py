@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 from .apgd import apgd
@@ -43,6 +44,8 @@ ATTACKS: dict[str, Entry] = {
     "square": Entry(square, "score", ("Linf",)),
     "random-noise": Entry(random_noise, "noise"),
 }
+_CHOICES = {"iterate": ("any", "last"), "method": ("pgd", "mim")}
+_SIZES = ("step_size", "first_step", "lr", "delta", "first_c", "share")
 _COUNTS = (
     "steps",
     "restarts",
@@ -60,7 +63,8 @@ def check(spec: Spec) -> None:
 
     Raises:
         TypeError: a setting is missing, or not one of this attack's.
-        ValueError: there is no such attack or loss, or a count is below 1: it would try nothing.
+        ValueError: there is no such attack or loss, a count is below 1, so that it would try
+            nothing, or another setting is none of its values.
     """
     name, settings = spec.attack, dict(spec.settings)
     if name not in ATTACKS:
@@ -69,11 +73,26 @@ def check(spec: Spec) -> None:
         inspect.signature(ATTACKS[name].run).bind(None, **settings)
     except TypeError as error:
         raise TypeError(f"the settings of {name}: {error}") from error
-    for count in _COUNTS:
-        value = settings.get(count, 1)
-        if not isinstance(value, Integral) or value < 1:
-            raise ValueError(f"{count} of {name} must be an integer, at least 1; got {value}")
+    for setting, value in settings.items():
+        if expected := _expected(setting, value):
+            raise ValueError(f"{setting} of {name} must be {expected}; got {value!r}")
     objective(settings.get("loss", "ce"), rescaled=False)
+
+
+def _expected(setting: str, value: object) -> str | None:
+    """What a setting must be; None where it is."""
+    if setting in (*_COUNTS, "targets"):
+        least = int(setting in _COUNTS)  # 0 targets: an attack without
+        fits = isinstance(value, Integral) and int(value) >= least
+        return None if fits else f"an integer, at least {least}"
+    number = float(value) if isinstance(value, Real) else math.nan
+    if setting in _SIZES and not 0 < number < math.inf:
+        return "a number above 0, and finite"
+    if setting in ("decay", "confidence") and not 0 <= number < math.inf:
+        return "a number, not negative, and finite"
+    if setting in _CHOICES and value not in _CHOICES[setting]:
+        return " or ".join(_CHOICES[setting])
+    return None
 
 
 def unfit(spec: Spec, norm: Norm, classes: int, *, has_substitute: bool) -> str | None:
