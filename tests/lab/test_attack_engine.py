@@ -18,6 +18,8 @@ from pclc_fast.lab.attacks.tracing import trace
 from pclc_fast.lab.digits import DigitsData
 from pclc_fast.lab.models import build_model
 
+NOISE = Noise(0).child("pgd")  # of attack_images for seed 0
+
 
 def task_of(
     model: nn.Module, images: Tensor, labels: Tensor, epsilon: float, norm: Norm = "Linf"
@@ -26,7 +28,7 @@ def task_of(
     sizes = torch.full((len(images),), epsilon, dtype=torch.float64)
     ball = BALLS[norm].around(images, sizes)
     positions = torch.arange(len(images))
-    return Task(network, labels, network.logits(images), ball, positions, Noise(0))
+    return Task(network, labels, network.logits(images), ball, positions, NOISE)
 
 
 @pytest.fixture(scope="module")

@@ -196,6 +196,7 @@ def test_what_was_finished_is_not_done_again(
     assert 0 < checks < 400
     for a, b in zip(resumed.cells, whole.cells, strict=True):
         assert dataclasses.replace(a, seconds=0) == dataclasses.replace(b, seconds=0)
+    assert resumed.seconds > sum(cell.seconds for cell in resumed.cells)
     assert resumed.adversarial is not None
     assert whole.adversarial is not None
     assert resumed.adversarial.images.equal(whole.adversarial.images)

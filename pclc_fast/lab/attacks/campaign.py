@@ -96,6 +96,7 @@ class Campaign:
         self._fooled = torch.zeros_like(self._correct)  # within a budget, by anything so far
         self._by_attack: dict[str, Tensor] = {}
         self.lost_looks = 0  # at attacked images, that the model answered with NaN
+        self.seconds_before = 0.0  # that the pieces took which an earlier evaluation left
         self._order = {spec.key: number for number, spec in enumerate(preset.specs)}
         self._kept: list[tuple[Piece, Tensor, float, int]] = []  # which lines of it are the first
 
@@ -151,6 +152,7 @@ class Campaign:
         name = f"{stop.spec.key}-{'free' if stop.epsilon is None else stop.epsilon!r}-{number:04d}"
         kept = self._pieces.get(name)
         if kept is not None and kept.attempted.equal(lines.cpu()):
+            self.seconds_before += kept.costs()["seconds"]
             return kept
         piece = attack_piece(self._subjects, lines, stop.spec, stop.norm, stop.epsilon)
         self._pieces.put(name, piece)

@@ -90,7 +90,7 @@ def evaluate(
         cautions=[*cautions, *found_later],
         cells=cells,
         adversarial=campaign.adversarial(),
-        seconds=round(time.perf_counter() - start, 3),
+        seconds=round(time.perf_counter() - start + campaign.seconds_before, 3),
         peak_memory=peak_memory(subjects.images.device),
     )
 

@@ -67,7 +67,7 @@ def attack_images(
         logits=logits,
         ball=BALLS[norm].around(images.detach(), sizes.expand(len(labels))),
         positions=torch.arange(len(labels), device=images.device),
-        noise=Noise(int(seed)),
+        noise=Noise(int(seed)).child(attack),  # or seeds would be shifted images
         substitute=other,
     )
     return Found.joined([ATTACKS[attack].run(part, **settings) for part in task.split(batch_size)])

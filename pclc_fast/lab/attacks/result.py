@@ -67,7 +67,7 @@ class Assumption:
 class Caution:
     """Something about model or data that changes what the result is worth."""
 
-    code: str  # "softmax", "train-mode", "random-forward", "few-classes", ...
+    code: str  # "softmax", "random-forward", "clean-accuracy", ...
     message: str
 
 

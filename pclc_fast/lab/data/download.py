@@ -21,7 +21,7 @@ _TINY_IMAGENET = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
 def how_to_get(name: str) -> str:
     """Say how the files of a data set come into ``root``."""
     if name in _CLASSES:
-        return "--download fetches what is missing"
+        return "pclc train --download fetches what is missing"
     return f"get {_TINY_IMAGENET} and unpack it there"
 
 
