@@ -119,7 +119,7 @@ def test_leaving_early_changes_nothing_but_the_cost(
     before = task.network.forwards
     if decay is None:
         found = pgd(task, steps=steps, step_size=size)
-        noise = Noise(0).uniform(torch.arange(len(images)), 0, images.shape[1:])
+        noise = NOISE.uniform(torch.arange(len(images)), 0, images.shape[1:])
         start = torch.clamp(images + epsilon * (2 * noise - 1), *budget(images, epsilon))
     else:
         found, start = mim(task, steps=steps, step_size=size, decay=decay), images
@@ -167,7 +167,7 @@ def test_restarts_in_a_batch_find_what_one_after_the_other_find(
     together = pgd(task, steps=5, step_size=0.015, restarts=3)
     alone = []
     for run in range(3):
-        noise = Noise(0).uniform(torch.arange(len(images)), run, images.shape[1:])
+        noise = NOISE.uniform(torch.arange(len(images)), run, images.shape[1:])
         start = torch.clamp(images + 0.06 * (2 * noise - 1), *budget(images, 0.06))
         options = {"steps": 5, "size": 0.015, "decay": None}
         alone.append(naive(undefended, start, labels, *budget(images, 0.06), **options))
@@ -283,7 +283,7 @@ def test_what_an_image_draws_does_not_depend_on_its_batch() -> None:
 
 
 def test_the_numbers_are_as_random_as_they_should_be() -> None:
-    noise, positions = Noise(0), torch.arange(1000)
+    noise, positions = NOISE, torch.arange(1000)
     uniform = noise.uniform(positions, 0, (100,)).double()
     assert uniform.min() >= 0
     assert uniform.max() < 1
