@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pclc_fast.lab.attacks import attack_images
+from pclc_fast.lab.attacks.apgd import AutoSteps, checkpoints
 from pclc_fast.lab.attacks.balls import BALLS, L2Ball, LinfBall, budget, distances
-from pclc_fast.lab.attacks.engine import Found, Task
+from pclc_fast.lab.attacks.engine import Found, Lanes, Task
 from pclc_fast.lab.attacks.gradient import mim, pgd
 from pclc_fast.lab.attacks.network import Looked, Network, equal_parts
 from pclc_fast.lab.attacks.noise import Noise
@@ -305,3 +306,24 @@ def test_nothing_is_found_where_nothing_was_tried(undefended: nn.Module) -> None
     found = Found.nothing(task, steps=3)
     assert not found.fooled.any()
     assert found.step.eq(-1).all()
+
+
+def test_auto_steps_halve_where_they_stall() -> None:
+    """Croce and Hein's two conditions, at the checkpoints 11 and 21 of 50 steps."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3)).eval()
+    images, labels = torch.full((3, 1, 2, 2), 0.5), torch.zeros(3, dtype=torch.int64)
+    lanes = Lanes.of(task_of(model, images, labels, 0.1), restarts=1, targets=0)
+    rule = AutoSteps(50, lanes)
+    assert checkpoints(50)[:3] == [11, 21, 30]
+    values, size = torch.zeros(3), {}
+    for step in range(22):
+        steadily, often = float(step), float(step if step % 11 < 8 else 7)  # often: 8 of 11
+        low_after = step - 100.0 if step > 11 else float(step)  # never again as good as before
+        values = torch.tensor([steadily, often, low_after])
+        looked = Looked(torch.zeros(3, 3), values, torch.ones_like(images))
+        rule.move(step, images, looked, lanes)
+        size[step] = [round(s, 3) for s in rule.memory["size"].tolist()]
+    assert size[10] == [0.2, 0.2, 0.2]
+    assert size[11] == [0.2, 0.1, 0.2]
+    assert size[21][0] == 0.2
+    assert size[21][2] == 0.1
