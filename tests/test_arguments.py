@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
 import pytest
@@ -19,6 +20,17 @@ PROBABILITIES = "target must hold integer class indices (uint8 or int8 to int64)
 def number(name: str, rule: str, value: object) -> tuple[dict[str, Any], type, str]:
     """A coefficient out of its range."""
     return {name: value}, ValueError, f"{name} must be {rule}; got {value}"
+
+
+def as_nested(tensor: torch.Tensor, layout: torch.layout = torch.strided) -> torch.Tensor:
+    """Two tensors in one that is nested."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch's, that they are a prototype
+        return torch.nested.nested_tensor([tensor, tensor], layout=layout)
+
+
+class Subclass(torch.Tensor):
+    """A tensor with memory and a name of its own."""
 
 
 BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
@@ -97,6 +109,26 @@ BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
         "weight must be a dense tensor; got torch.sparse_coo",
     ),
     (
+        {"input": as_nested(LOGITS)},
+        TypeError,
+        "input and target must be dense tensors; got nested torch.strided and torch.strided",
+    ),
+    (
+        {"target": as_nested(TARGET)},
+        TypeError,
+        "input and target must be dense tensors; got torch.strided and nested torch.strided",
+    ),
+    (
+        {"input": as_nested(LOGITS, torch.jagged), "target": as_nested(TARGET, torch.jagged)},
+        TypeError,
+        "input and target must be dense tensors; got nested torch.jagged and nested torch.jagged",
+    ),
+    (
+        {"weight": as_nested(torch.ones(4))},
+        TypeError,
+        "weight must be a dense tensor; got nested torch.strided",
+    ),
+    (
         {"weight": torch.ones(3)},
         ValueError,
         "weight must have shape (4,), one number a class; got (3,)",
@@ -120,6 +152,11 @@ BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
         {"weight": torch.tensor([1.0, math.nan, 1.0, 2.0])},
         ValueError,
         "weight must be finite and not negative; got values from nan to nan",
+    ),
+    (
+        {"weight": torch.tensor([1.0, 1e300, 1.0, 2.0], dtype=torch.float64)},
+        ValueError,
+        "weight must be finite in float32 and not negative; got values from 1.0 to 1e+300",
     ),
     (
         {"reduction": "average"},
@@ -210,7 +247,7 @@ def test_the_module_checks_when_it_is_made_and_when_assigned(
     with pytest.raises(error) as raised:
         PCLCLoss(**change)
     assert str(raised.value) == message
-    if len(change) == 1 and "label_smoothing" not in change:
+    if len(change) == 1:
         criterion = PCLCLoss()
         before = repr(criterion)
         ((name, value),) = change.items()
@@ -218,6 +255,53 @@ def test_the_module_checks_when_it_is_made_and_when_assigned(
             setattr(criterion, name, value)
         assert str(raised.value) == message
         assert repr(criterion) == before  # nothing half assigned
+
+
+TRANSFORMS = {
+    "grad": torch.func.grad,
+    "grad_and_value": torch.func.grad_and_value,
+    "hessian": torch.func.hessian,
+    "vmap": lambda f: lambda a: torch.func.vmap(f)(a[None]),
+    "vmap of grad": lambda f: lambda a: torch.func.vmap(torch.func.grad(f))(a[None]),
+    "jvp": lambda f: lambda a: torch.func.jvp(f, (a,), (a,)),
+}
+
+
+# Making the first dual tensor loads TorchScript, which warns of its own deprecation.
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*")
+@pytest.mark.parametrize("transform", TRANSFORMS)
+def test_values_are_checked_under_transforms_of_the_logits(transform: str) -> None:
+    """Targets and weights that are not mapped over can be read."""
+    outside = TARGET + 4
+    message = "weight must be finite and not negative; got values from -1.0 to 1.0"
+    weight = torch.tensor([-1.0, 1.0, 1.0, 1.0])
+    for function in (pc_lc_loss, reference_pc_lc_loss):
+        with pytest.raises(ValueError, match=message):
+            TRANSFORMS[transform](lambda a, f=function: f(a, TARGET, weight))(LOGITS)
+        with pytest.raises(IndexError, match="target 4 at position 0 is out of range"):
+            TRANSFORMS[transform](lambda a, f=function: f(a, outside))(LOGITS)
+        with pytest.raises(IndexError, match="target 9 at position 1 is out of range"):
+            # A tensor made under a transform is not a plain one.
+            TRANSFORMS[transform](lambda a, f=function: f(a, torch.tensor([0, 9, 0])))(LOGITS)
+
+
+def test_values_of_subclasses_are_checked() -> None:
+    message = "weight must be finite and not negative; got values from -1.0 to 1.0"
+    weight = torch.tensor([-1.0, 1.0, 1.0, 1.0]).as_subclass(Subclass)
+    for function in (pc_lc_loss, reference_pc_lc_loss):
+        with pytest.raises(ValueError, match=message):
+            function(LOGITS, TARGET, weight)
+        with pytest.raises(IndexError, match="target 4 at position 0 is out of range"):
+            function(LOGITS, (TARGET + 4).as_subclass(Subclass))
+
+
+def test_values_that_are_mapped_over_are_not_read() -> None:
+    logits, target = torch.randn(2, 3, 4), torch.tensor([[0, 3, 1], [2, 2, 0]])
+    weight = torch.rand(2, 4)
+    for function in (pc_lc_loss, reference_pc_lc_loss):
+        mapped = torch.func.vmap(function)(logits, target, weight)
+        each = [function(a, y, w) for a, y, w in zip(logits, target, weight, strict=True)]
+        torch.testing.assert_close(mapped, torch.stack(each))
 
 
 def test_backend_errors() -> None:
