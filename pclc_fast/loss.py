@@ -131,7 +131,8 @@ def pc_lc_loss(
         TypeError: an argument is of the wrong type or dtype.
         ValueError: shapes or devices do not fit, or an option or a class weight is out of range.
         IndexError: a target on the CPU is neither a class nor ``ignore_index``. On a GPU its row
-            becomes NaN instead, unless PCLC_FAST_DEBUG=1 is set in the environment.
+            becomes NaN instead, unless PCLC_FAST_DEBUG=1 is set in the environment; so it does
+            where the values are out of sight, as of a target that ``torch.func.vmap`` maps over.
         RuntimeError: the backend asked for cannot run here.
 
     Example:
@@ -220,20 +221,23 @@ class _Option(Generic[V]):
     def __get__(self, module: PCLCLoss | None, owner: type) -> Self | V:
         if module is None:  # asked of the class
             return self
-        value: V = module._options.keywords()[self.name]
+        value: V = self._all(module)[self.name]
         return value
 
     def __set__(self, module: PCLCLoss, value: V) -> None:
-        current = module._options.keywords()
-        module._options = make_options(**{**current, self.name: value}, label_smoothing=0.0)
+        module._options = make_options(**{**self._all(module), self.name: value})
+
+    def _all(self, module: PCLCLoss) -> dict[str, Any]:
+        return {**module._options.keywords(), "label_smoothing": 0.0}  # it has no other value
 
 
 class PCLCLoss(torch.nn.Module):
     """:func:`pc_lc_loss` as a module, a drop-in for ``nn.CrossEntropyLoss``.
 
-    It takes the options of :func:`pc_lc_loss`. Every one of them is an attribute too; the numbers
-    among them can be assigned between epochs without recompiling a compiled model. ``weight`` is a
-    buffer. Call it with ``input`` and ``target``; see :func:`pc_lc_loss` for shapes and errors.
+    It takes the options of :func:`pc_lc_loss`. Every one of them is an attribute too; the
+    coefficients can be assigned between epochs without recompiling a compiled model, unless it runs
+    the reference, whose graph holds their values. ``weight`` is a buffer. Call it with ``input``
+    and ``target``; see :func:`pc_lc_loss` for shapes and errors.
 
     Example:
         >>> import torch
@@ -252,6 +256,7 @@ ignore_index=-100, reduction='mean', lc_mode='hard', pc_mean=False)
     lc_weight = _Option[float]()
     lc_cap = _Option[float]()
     ce_weight = _Option[float]()
+    label_smoothing = _Option[float]()
     ignore_index = _Option[int]()
     reduction = _Option[str]()
     lc_mode = _Option[str]()

@@ -6,6 +6,7 @@ import os
 
 import torch
 from torch import Tensor
+from torch._C import _functorch as functorch
 
 LOGIT_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 TARGET_DTYPES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
@@ -30,16 +31,29 @@ def check_tensors(input: object, target: object, weight: object) -> None:
             f"got {target.dtype}{hint}"
         )
     if input.layout is not torch.strided or target.layout is not torch.strided:
-        raise TypeError(
-            f"input and target must be dense tensors; got {input.layout} and {target.layout}"
-        )
-    _check_shapes(input, target)
+        raise _layout_error(input, target)
+    try:  # costs nothing, where asking every tensor whether it is nested would
+        _check_shapes(input, target)
+    except RuntimeError:  # a nested tensor of strided layout has no shape
+        if input.is_nested or target.is_nested:
+            raise _layout_error(input, target) from None
+        raise
     if target.device != input.device:
         raise ValueError(
             f"input and target must be on one device; got {input.device} and {target.device}"
         )
     if weight is not None:
         _check_weight(weight, input)
+
+
+def _layout_error(input: Tensor, target: Tensor) -> TypeError:
+    return TypeError(
+        f"input and target must be dense tensors; got {_layout(input)} and {_layout(target)}"
+    )
+
+
+def _layout(tensor: Tensor) -> str:
+    return f"{'nested ' if tensor.is_nested else ''}{tensor.layout}"
 
 
 def _check_shapes(input: Tensor, target: Tensor) -> None:
@@ -64,8 +78,8 @@ def _check_weight(weight: object, input: Tensor) -> None:
         raise TypeError(
             f"weight must hold float16, bfloat16, float32 or float64 numbers; got {weight.dtype}"
         )
-    if weight.layout is not torch.strided:
-        raise TypeError(f"weight must be a dense tensor; got {weight.layout}")
+    if weight.layout is not torch.strided or weight.is_nested:
+        raise TypeError(f"weight must be a dense tensor; got {_layout(weight)}")
     if weight.shape != (classes,):
         raise ValueError(
             f"weight must have shape ({classes},), one number a class; got {tuple(weight.shape)}"
@@ -74,23 +88,35 @@ def _check_weight(weight: object, input: Tensor) -> None:
         raise ValueError(
             f"input and weight must be on one device; got {input.device} and {weight.device}"
         )
-    if values_may_be_read(weight) and not bool(((weight >= 0) & (weight < torch.inf)).all()):
+    if values_may_be_read(weight):
+        _check_weight_values(weight, input.dtype)
+
+
+def _check_weight_values(weight: Tensor, dtype: torch.dtype) -> None:
+    narrowed = weight.dtype is torch.float64 and dtype is not torch.float64
+    used = weight.float() if narrowed else weight  # a finite float64 may be infinite as float32
+    if not bool(((used >= 0) & (used < torch.inf)).all()):
         raise ValueError(
-            f"weight must be finite and not negative; got values from {weight.min().item()} "
-            f"to {weight.max().item()}"
+            f"weight must be finite{' in float32' if narrowed else ''} and not negative; "
+            f"got values from {weight.min().item()} to {weight.max().item()}"
         )
 
 
 def values_may_be_read(tensor: Tensor) -> bool:
     """Whether looking at values on the host is possible and does not synchronise a device.
 
-    PCLC_FAST_DEBUG=1 in the environment allows the synchronisation.
+    PCLC_FAST_DEBUG=1 in the environment allows the synchronisation. Unread, and so unchecked, stay
+    tensors that are being traced or compiled, those that torch.func.vmap maps over or functionalize
+    wraps, and subclasses with a __torch_dispatch__ of their own.
     """
-    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+    if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:  # jit.trace
         return False
-    if torch._C._get_tracing_state() is not None:  # torch.jit.trace
-        return False
-    if type(tensor) not in (Tensor, torch.nn.Parameter):
+    if torch._C._are_functorch_transforms_active():
+        while functorch.is_gradtrackingtensor(tensor):  # as what is made under torch.func.grad
+            tensor = functorch.get_unwrapped(tensor)
+        if functorch.is_functorch_wrapped_tensor(tensor):
+            return False
+    if type(tensor).__torch_dispatch__ is not Tensor.__torch_dispatch__:  # may have no memory
         return False
     if torch._C._len_torch_dispatch_stack():  # a tracer, or fake tensors
         return False

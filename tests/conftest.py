@@ -13,7 +13,8 @@ from oracle import INTERPRETED, KERNELS
 
 # Triton's interpreter is for the tests of kernels: what no kernel takes part in runs without it.
 ELSEWHERE = ["benchmarks", "lab", "triton_aot"]
-ELSEWHERE += ["test_arguments.py", "test_import_contract.py", "test_process.py"]
+ELSEWHERE += ["test_arguments.py", "test_checked_values.py", "test_import_contract.py"]
+ELSEWHERE += ["test_process.py"]
 collect_ignore = ELSEWHERE if INTERPRETED else []
 
 

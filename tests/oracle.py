@@ -65,7 +65,7 @@ class Case:
         loss, grad, stats = self.ours(grad_output)
         true_loss, true_grad, true_stats = self.oracle(grad_output)
         eps = torch.finfo(loss.dtype).eps * UNITS
-        loss_size, grad_size = _term_sizes(self, grad_output)
+        loss_size, grad_size, oracle_size = _term_sizes(self, grad_output)
         reduced = self.reduction != "none"
         loss_size = loss_size.sum() if reduced else loss_size.reshape(loss.shape)
         assert_close("loss", loss, true_loss, eps * (loss_size + true_loss.abs()))
@@ -73,9 +73,9 @@ class Case:
         storage = torch.finfo(self.logits.dtype)
         rounding = storage.eps * true_grad.abs() + storage.smallest_normal * storage.eps
         keep = ~near_kink(self)
-        # Autograd forms f_k (K - sum of K f_j): where f_y is small that cancels in the oracle.
-        oracle_rounding = 2.0**-52 * UNITS * self.logits.shape[1] * grad_size[:, None]
-        bound = eps * grad_size[:, None] + rounding + oracle_rounding
+        # A sum of K numbers, of which each may lose half a bit of the total.
+        oracle_rounding = 2.0**-52 * self.logits.shape[1] * oracle_size
+        bound = eps * grad_size + rounding + oracle_rounding
         overflow = true_grad.abs() + bound > storage.max  # float16: rounds to infinity
         compare = keep[:, None] & ~overflow
         assert_close("grad", grad[compare], true_grad[compare], bound[compare])
@@ -143,15 +143,19 @@ class _Rows:
         self.gaps = self.gaps.nan_to_num(0.0, 0.0, 0.0)
 
 
-def _term_sizes(case: Case, grad_output: Tensor | float) -> tuple[Tensor, Tensor]:
-    """Bounds of the absolute values that a row's loss and gradient are summed from, [N]."""
+def _term_sizes(case: Case, grad_output: Tensor | float) -> tuple[Tensor, Tensor, Tensor]:
+    """Bounds of the absolute values that a row's loss, [N], and gradient, [N, K], are sums of.
+
+    The last is the gradient's in the oracle, where autograd forms f_k (K - sum of K f_j), which
+    cancels where f_y is small.
+    """
     rows = _Rows(case)
     pc = rows.pc_weight / (max(rows.classes - 1, 1) if rows.pc_mean else 1)
     widest = rows.gaps.abs().amax(dim=1) if rows.classes else torch.zeros(len(rows.kept))
     row_loss = rows.ce_weight * (1 + widest) + rows.lc_weight * (1 + widest + rows.lc_cap)
     row_loss = row_loss + pc * (rows.classes * (1 + rows.margin))
     row_grad = rows.ce_weight + pc * (1 + rows.classes * rows.true_prob)
-    row_grad = (row_grad + rows.lc_weight * (1 + widest)).nan_to_num(1.0)
+    grad = row_grad[:, None] + rows.lc_weight * _constraint_sizes(rows)
     weight = rows.kept.double()
     if case.weight is not None:
         weight = weight * case.weight.double()[rows.label]
@@ -159,7 +163,23 @@ def _term_sizes(case: Case, grad_output: Tensor | float) -> tuple[Tensor, Tensor
     if case.reduction == "mean" and weight.sum() > 0:
         scale = weight / weight.sum()
     upstream = torch.as_tensor(grad_output, dtype=torch.float64).abs().reshape(-1)
-    return row_loss.nan_to_num(1.0) * scale, row_grad * scale * upstream
+    oracle_grad = grad + pc * rows.classes * rows.prob
+    grads = (g.nan_to_num(1.0) * (scale * upstream)[:, None] for g in (grad, oracle_grad))
+    return row_loss.nan_to_num(1.0) * scale, *grads
+
+
+def _constraint_sizes(rows: _Rows) -> Tensor:
+    """The same of the constraint's gradient: gaps themselves are in it with mode soft alone.
+
+    There it is q_k (gap_k - sum_i q_i gap_i) - q_k for a false class, q their softmax.
+    """
+    sizes = torch.ones_like(rows.prob)
+    if rows.lc_mode == "soft":
+        logits = rows.case.logits.double()
+        q = logits.masked_fill(~rows.finite, -torch.inf).softmax(dim=1).nan_to_num(0.0)
+        gaps = rows.gaps.relu()
+        sizes += q * (gaps + (q * gaps).sum(dim=1, keepdim=True))
+    return sizes
 
 
 def near_kink(case: Case) -> Tensor:

@@ -265,6 +265,8 @@ def test_module(backend: str) -> None:
     for twin in (copy.deepcopy(criterion), pickle.loads(pickle.dumps(criterion))):
         assert twin(logits, target).equal(expected)
         assert repr(twin) == repr(criterion)
+    assert criterion.label_smoothing == 0.0  # as nn.CrossEntropyLoss has it
+    criterion.label_smoothing = 0  # what it is may be assigned
     assert list(criterion.state_dict()) == ["weight"]
     assert criterion.double().weight.dtype == torch.float64  # type: ignore[union-attr]
     assert PCLCLoss.margin is PCLCLoss.__dict__["margin"]  # which help() and mock.autospec ask for

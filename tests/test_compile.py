@@ -145,6 +145,10 @@ def test_tracing_and_fake_tensors(backend: str) -> None:
 
     traced = make_fx(gradient)(logits.detach().requires_grad_())
     torch.testing.assert_close(traced(logits.detach()), gradient(logits))
+    weight = torch.ones(9)  # no more read than target, under a transform too
+    transformed = torch.func.grad(lambda a: pc_lc_loss(a, target, weight, backend=backend))
+    traced = make_fx(transformed)(logits.detach())
+    torch.testing.assert_close(traced(logits.detach()), gradient(logits))
     with FakeTensorMode():
         fake = torch.empty(4, 9, requires_grad=True)
         loss = pc_lc_loss(fake, torch.zeros(4, dtype=torch.int64))

@@ -200,6 +200,20 @@ def test_a_row_of_minus_infinity_is_nan(backend: str) -> None:
 
 
 @both
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("width", [3, WIDE + 3, 2500])
+def test_a_class_at_the_hinges_kink_is_inactive(backend: str, width: int, dtype: Any) -> None:
+    """F = (1/2, 1/2, 0, ...) and margin 1/2 are exact: only class 1 has f_k + margin - f_y > 0."""
+    logits = torch.full((1, width), -INF, dtype=dtype)
+    logits[0, :2] = 0.0
+    for by in ("mean", "none"):  # the gradient from forward, and from backward
+        loss, grad = loss_and_grad(logits, [0], backend, reduction=by, margin=0.5, lc_weight=0.0)
+        assert loss == 0.5
+        assert grad[0, :2].tolist() == [-0.5, 0.5]
+        assert (grad[0, 2:] == 0).all()
+
+
+@both
 def test_target_out_of_range_names_position_value_and_classes(backend: str) -> None:
     for value in (10, -1, 2**62, -(2**63)):
         with pytest.raises(IndexError) as error:

@@ -93,16 +93,14 @@ def test_inside_the_band_flips_are_bounded_and_symmetric(backend: str, classes: 
     assert abs(to_active - to_inactive) <= 4 * math.sqrt(flips) + 0.03 * ROWS
 
 
-def test_exactly_at_the_kink_the_gradient_is_zero(backend: str) -> None:
-    """F = (3/4, 1/4) and margin 1/2 are exact: f_1 + margin - f_0 is 0, which is not active."""
-    for dtype in (torch.float32, torch.float64):
-        logits = torch.tensor([[0.0, -math.inf, -math.inf, -math.inf]], dtype=dtype)
-        case = Case(logits, torch.tensor([0]), None, "sum", {"margin": 1.0}, backend)
-        loss, grad, _ = case.ours()  # f_y = 1 and f_k = 0 for the others: 0 + 1 - 1
+@pytest.mark.parametrize("mode", ["hard", "soft", "all"])
+def test_exactly_at_the_constraints_kink_the_gradient_is_zero(backend: str, mode: str) -> None:
+    """Where a_y - a_k - cap is 0 no class is active; test_edges.py has the same of Eq. 6."""
+    options = {"pc_weight": 0.0, "lc_weight": 1.0, "lc_mode": mode}
+    for cap in (0.0,) if mode == "soft" else (0.0, 2.0):
+        logits = torch.zeros(1, 4)
+        logits[0, 0] = cap
+        case = Case(logits, torch.tensor([0]), None, "sum", {**options, "lc_cap": cap}, backend)
+        loss, grad, _ = case.ours()
         assert loss == 0
         assert (grad == 0).all()
-    equal = torch.zeros(1, 4)  # a_y = a_j: the constraint's kink
-    _, grad, _ = Case(
-        equal, torch.tensor([0]), None, "sum", {"pc_weight": 0.0, "lc_weight": 1.0}, backend
-    ).ours()
-    assert (grad == 0).all()

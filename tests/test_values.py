@@ -8,6 +8,8 @@ import pytest
 import torch
 from oracle import INTERPRETED, Case
 
+from pclc_fast import LossStats
+
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 CLASSES = [
     1,  # no false class
@@ -161,4 +163,17 @@ def test_extreme_logits(backend: str, rng: torch.Generator, mode: str, scale: fl
     """Logits near the limits of float32 overflow nothing but what has no float32 value."""
     logits = (torch.rand(4, 50, generator=rng) * 2 - 1) * scale * 0.4
     target = torch.arange(4)
-    Case(logits, target, None, "none", {"lc_mode": mode, "ce_weight": 1.0}, backend).check()
+    arguments = (logits, target, None, "none", {"lc_mode": mode, "ce_weight": 1.0}, backend)
+    Case(*arguments).check()
+    with pytest.raises(AssertionError, match="grad"):  # the bounds can be exceeded
+        WrongGradient(*arguments).check()
+
+
+class WrongGradient(Case):
+    """What no comparison may let pass."""
+
+    def ours(
+        self, grad_output: torch.Tensor | float = 1.0
+    ) -> tuple[torch.Tensor, torch.Tensor, LossStats]:
+        loss, grad, stats = super().ours(grad_output)
+        return loss, 1000 * grad + 7, stats
