@@ -24,8 +24,9 @@ class FirstPooled(nn.Sequential):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return what the last layer gives."""
-        convolution = _pooled_convolution([*islice(self, 2)])
-        if convolution is None or not (self.training and _on_cpu(images)):
+        may = self.training and _on_cpu(images)
+        convolution = _pooled_convolution([*islice(self, 2)]) if may else None
+        if convolution is None:
             features: Tensor = super().forward(images)  # type: ignore[no-untyped-call]
             return features
         features = convolved_and_pooled(convolution, images)
