@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shlex
 import time
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from rich.console import Console
 
 import pclc_fast
 
-from .data import ImageData, load_dataset
+from .data import ImageData, is_folder, load_dataset
 from .data.store import Store
 from .distributed import World, is_first_on_machine, join_world
 from .environment import device_name, environment, git_commit, versions
@@ -47,7 +48,8 @@ def train(config: TrainConfig, arguments: Sequence[str], *, quiet: bool = False)
     wanted = resumed[0][1] if resumed else config
     threads = one_thread() if wanted.data == "digits" else nullcontext()
     with threads, join_world(wanted.device) as world:
-        data = _load(wanted, world)
+        named = config.data if "data" in given(config, arguments) else wanted.data
+        data = _load(dataclasses.replace(wanted, data=named), world)
         where = _where(data, world)
         runs = resumed if resumed else _new_runs(config, data, world)
         check_together(runs[0][1], data, world)
@@ -99,10 +101,12 @@ def _new_runs(config: TrainConfig, data: ImageData, world: World) -> Runs:
     """The folder and the filled-in configuration of every seed."""
     config = fill_in(config, data.shape[0])
     default: Literal["on", "off"] = "on" if world.device.type == "cuda" else "off"
-    name = f"{Path(config.data).name}-{config.model}-{config.loss}".replace(":", "-")
+    folder_name = Path(os.path.abspath(config.data)).name
+    name = f"{folder_name}-{config.model}-{config.loss}".replace(":", "-")
     out = Path("runs") / name if config.out is None else config.out
     config = dataclasses.replace(
         config,
+        data=str(Path(config.data).resolve()) if is_folder(config.data) else config.data,
         device=world.device.type,
         out=out,
         bf16=default if config.bf16 == "auto" else config.bf16,
@@ -126,6 +130,8 @@ def _resumed(config: TrainConfig, arguments: Sequence[str]) -> Runs:
     for folder, stored in find_runs(config.resume):
         values = stored.to_json()
         for name, value in options.items():
+            if name == "data" and is_folder(value) and is_folder(stored.data):
+                continue  # it was moved: its images are known by their checksum
             if name == "out" or (name not in MOVABLE and values[name] != value):
                 flag = name.replace("_", "-")
                 here, there = _as_typed(value), _as_typed(values[name])

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from train_command import RUN, assert_same_result, rows, train
+from written_images import picture, shapes
 
 from pclc_fast.lab import session
 from pclc_fast.lab.checkpoint import read_state
@@ -226,6 +227,32 @@ def test_a_run_can_be_moved(finished: Path) -> None:
     assert train("--resume", "run", "--lr", "0.01", "--device", "cpu", "--warm-ups", "other") == 0
     assert_same_result(Path("run"), finished)
     assert not Path("gone").exists()
+
+
+def test_a_folder_of_images_is_found_from_anywhere(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = shapes(Path("shapes")).resolve()
+    options = ["--epochs", "1", "--model", "small-cnn"]
+    assert train("--data", "shapes", *options) == 0
+    run = Path("runs/shapes-small-cnn-pclc").resolve()
+    assert RunFolder(run).config().data == str(folder)
+    assert train("--data", "shapes/../shapes/", *options, "--loss", "ce") == 0
+    assert "seed 0: the warm-up, 1 epochs, is in" in capsys.readouterr().err
+    assert Path("runs/shapes-small-cnn-ce").exists()
+    Path("elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    (run / "state.pt").unlink()
+    assert train("--resume", str(run)) == 0
+    folder.rename("moved")
+    assert train("--resume", str(run)) == 2
+    assert f"got {folder}" in capsys.readouterr().err
+    assert train("--resume", str(run), "--data", "moved") == 0
+    assert train("--resume", str(run), "--data", "digits") == 2
+    assert f"--data digits contradicts the run in {run}" in capsys.readouterr().err
+    picture(Path("moved/train/circle/0.png"))
+    assert train("--resume", str(run), "--data", "moved") == 2
+    assert "belongs to another configuration or other data" in capsys.readouterr().err
 
 
 def test_a_configuration_that_was_edited(
