@@ -16,7 +16,7 @@ from train_command import RUN, assert_same_result, rows, train
 from written_images import picture, shapes
 
 from pclc_fast.lab import session
-from pclc_fast.lab.checkpoint import read_state
+from pclc_fast.lab.checkpoint import read_state, write_state
 from pclc_fast.lab.data import load_dataset
 from pclc_fast.lab.distributed import World
 from pclc_fast.lab.errors import RunError
@@ -88,6 +88,18 @@ def test_a_damaged_warm_up_is_not_used(finished: Path, capsys: pytest.CaptureFix
     assert train("--epochs", "2", "--warm-ups", "warm-ups") == 0
     assert f"seed 0: {file} is damaged" in capsys.readouterr().err
     assert_same_result(RUN, finished)
+
+
+def test_a_warm_up_of_something_else_is_not_used(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(finished.parent / "warm-ups", "warm-ups")
+    (file,) = Path("warm-ups").iterdir()
+    state = read_state(file.read_bytes())
+    write_state(file, dataclasses.replace(state, belongs_to="another seed"))
+    assert train("--epochs", "2", "--warm-ups", "warm-ups") == 0
+    assert f"{file} is damaged (it belongs to something else)" in capsys.readouterr().err
+    assert read_state(file.read_bytes()).belongs_to == file.stem  # written anew
 
 
 class Stopper:
