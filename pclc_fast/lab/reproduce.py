@@ -14,9 +14,9 @@ from .attacks import Preset, Result, Spec, evaluate, save_result
 from .config import DigitsExperiment
 from .errors import RunError
 from .report.command import report
-from .report.subject import find_folders, load_subject
+from .report.subject import load_subject
 from .report_config import ReportConfig
-from .run_folder import RunFolder
+from .run_folder import find_runs, holds_runs, seed_folder
 from .summary import BASELINE, CLEAN, OURS, WORST, Condition, Measurement, Results
 from .table import accuracy_table, gap_table
 from .threads import one_thread
@@ -70,13 +70,13 @@ def train_seeds(
         out=folder,
         warm_ups=config.out / "warm-ups",
     )
-    begun = [folder] if (folder / "config.json").exists() else sorted(folder.glob("seed-*"))
-    if begun:
-        _check_same(wanted, begun)
+    if holds_runs(folder):
+        _check_same(wanted, [begun for _, begun in find_runs(folder)])
         train(TrainConfig(resume=folder), ("train", "--resume", str(folder)), quiet=True)
     else:
         train(wanted, arguments, quiet=True)
-    found = find_folders([folder])
+    alone = len(config.seeds) == 1
+    found = [folder] if alone else [seed_folder(folder, seed).path for seed in config.seeds]
     for each in found:
         last = load_subject(each, None, torch.device("cpu")).metrics[-1]
         console.print(
@@ -89,16 +89,13 @@ def train_seeds(
     return found
 
 
-def _check_same(wanted: TrainConfig, begun: Sequence[Path]) -> None:
-    """Raise RunError unless the runs in a folder are those of this experiment."""
-    for path, seed in zip(begun, wanted.seeds, strict=False):
-        found = RunFolder(path).config().identity()
-        own = dataclasses.replace(wanted, seeds=(seed,)).identity()
-        if len(begun) != len(wanted.seeds) or any(
-            found[key] != value for key, value in own.items() if key in _OPTIONS
-        ):
+def _check_same(wanted: TrainConfig, begun: Sequence[TrainConfig]) -> None:
+    """Raise RunError unless the runs in a folder, by ascending seed, are of this experiment."""
+    for run, seed in zip(begun, sorted(wanted.seeds), strict=False):
+        found, own = run.identity(), dataclasses.replace(wanted, seeds=(seed,)).identity()
+        if len(begun) != len(wanted.seeds) or any(found[key] != own[key] for key in _OPTIONS):
             raise RunError(
-                f"{path.parent} holds another experiment: choose another folder by --out", code=2
+                f"{wanted.out} holds another experiment: choose another folder by --out", code=2
             )
 
 

@@ -3,10 +3,14 @@
 state.pt is the truth: it holds everything, and metrics.jsonl is rewritten from it. So whenever the
 process is killed, what is there belongs together. state.previous.pt is the state before it.
 model.safetensors comes last, when the run is finished.
+
+The folder of several seeds has a folder for each, and until all of these are there,
+seeds-to-begin.json.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shlex
 from collections.abc import Iterator
@@ -23,26 +27,37 @@ from .files import atomic_file, write_atomically
 from .train_config import TrainConfig
 
 _CONFIG, _ENV, _METRICS, _MODEL = "config.json", "env.json", "metrics.jsonl", "model.safetensors"
-_SEEDS = "seed-*"
+_SEEDS, _PLAN = "seed-*", "seeds-to-begin.json"
 _STATE, _PREVIOUS = "state.pt", "state.previous.pt"
 
 
 class RunFolder:
-    """Reads and writes one run. Every error is a RunError that says what still stands."""
+    """Reads and writes one run. Every error is a RunError that says what still stands.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    ``whole``: the folder that goes on with this run and those that were begun along with it.
+    """
 
-    def create(self, config: TrainConfig, environment: dict[str, Any]) -> None:
-        """Begin a run; raises RunError where one is there already."""
+    def __init__(self, path: Path, whole: Path | None = None) -> None:
+        self.path, self.whole = path, path if whole is None else whole
+
+    def check_is_free(self) -> None:
+        """Raise RunError where a run is there already."""
         for folder in (self.path, self.path.parent):
             # A folder of seeds is not a run as well, nor the other way round.
-            if (folder / _CONFIG).exists() or any(self.path.glob(f"{_SEEDS}/{_CONFIG}")):
+            if _is_begun(folder) or holds_runs(self.path):
+                whole = folder if self.whole == self.path else self.whole
                 raise RunError(
                     f"{folder} holds a run already: go on with it by pclc train --resume "
-                    f"{shlex.quote(str(folder))}, or choose another folder by --out",
+                    f"{shlex.quote(str(whole))}, or choose another folder by --out",
                     code=2,
                 )
+
+    def is_begun(self) -> bool:
+        """Whether ``create`` was done."""
+        return (self.path / _CONFIG).exists()
+
+    def create(self, config: TrainConfig, environment: dict[str, Any]) -> None:
+        """Begin a run."""
         with self._writing(_CONFIG):
             self.path.mkdir(parents=True, exist_ok=True)
             write_atomically(self.path / _ENV, _json(environment))
@@ -50,12 +65,7 @@ class RunFolder:
 
     def config(self) -> TrainConfig:
         """The configuration of the run."""
-        path = self.path / _CONFIG
-        try:
-            config = TrainConfig.from_json(json.loads(path.read_text(encoding="utf-8")))
-            config.check_is_of_a_run()
-        except (OSError, ValueError) as error:  # JSON and Unicode errors are ValueErrors
-            raise RunError(f"{path} cannot be used: {error}", code=2) from error
+        (config,) = _read_configs(self.path / _CONFIG, one=True)
         return config
 
     def environment(self) -> dict[str, Any]:
@@ -141,26 +151,77 @@ class RunFolder:
                 f"{self.path / name} cannot be written: {error.strerror or error}. "
                 + ("The last saved state is intact: go on " if there else "Begin again ")
                 + (
-                    f"by pclc train --resume {shlex.quote(str(self.path))} "
-                    if there or name != _CONFIG
+                    f"by pclc train --resume {shlex.quote(str(self.whole))} "
+                    if there or _is_begun(self.path) or _is_begun(self.whole)
                     else ""
                 )
                 + "once that is settled"
             ) from error
 
 
-def find_runs(folder: Path) -> list[RunFolder]:
-    """The run in ``folder``, or the runs of its seeds in their order.
+def holds_runs(folder: Path) -> bool:
+    """Whether ``find_runs`` finds any."""
+    return _is_begun(folder) or any(folder.glob(f"{_SEEDS}/{_CONFIG}"))
+
+
+def seed_folder(folder: Path, seed: int) -> RunFolder:
+    """One of several runs in ``folder``."""
+    return RunFolder(folder / f"seed-{seed}", folder)
+
+
+def find_runs(folder: Path) -> list[tuple[RunFolder, TrainConfig]]:
+    """The run in ``folder``, or the runs of its seeds in their order; with their configurations.
+
+    Those that have no folder yet, since making the folders was cut short, are among them.
 
     Raises:
-        RunError: there is none.
+        RunError: there is none, or a configuration cannot be used.
     """
     if (folder / _CONFIG).exists():
-        return [RunFolder(folder)]
-    found = [path.parent for path in folder.glob(f"{_SEEDS}/{_CONFIG}")]
+        return [(RunFolder(folder), RunFolder(folder).config())]
+    begun = [RunFolder(path.parent, folder) for path in folder.glob(f"{_SEEDS}/{_CONFIG}")]
+    found = {run.path: (run, run.config()) for run in begun}
+    if (folder / _PLAN).exists():
+        for config in _read_configs(folder / _PLAN):
+            run = seed_folder(folder, *config.seeds)
+            found.setdefault(run.path, (run, dataclasses.replace(config, out=run.path)))
     if not found:
         raise RunError(f"--resume must name the folder of a run; {folder} has no {_CONFIG}", code=2)
-    return [RunFolder(path) for path in sorted(found, key=_seed_number)]
+    return [found[path] for path in sorted(found, key=_seed_number)]
+
+
+def write_plan(folder: Path, config: TrainConfig) -> None:
+    """Have ``find_runs`` know the runs of all seeds before any has a folder; raises RunError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / _PLAN, _json(config.to_json()))
+    except OSError as error:
+        raise RunError(
+            f"{folder / _PLAN} cannot be written: {error.strerror or error}. "
+            "Begin again once that is settled"
+        ) from error
+
+
+def remove_plan(folder: Path) -> None:
+    """Do so once every run has its folder."""
+    (folder / _PLAN).unlink(missing_ok=True)
+
+
+def _is_begun(folder: Path) -> bool:
+    return (folder / _CONFIG).exists() or (folder / _PLAN).exists()
+
+
+def _read_configs(path: Path, *, one: bool = False) -> list[TrainConfig]:
+    """A configuration for each of the seeds in a file, which must be one if ``one`` says so."""
+    try:
+        config = TrainConfig.from_json(json.loads(path.read_text(encoding="utf-8")))
+        seeds = [config.seeds] if one else [(seed,) for seed in config.seeds]
+        configs = [dataclasses.replace(config, seeds=seed) for seed in seeds]
+        for each in configs:
+            each.check_is_of_a_run()
+    except (OSError, ValueError) as error:  # JSON and Unicode errors are ValueErrors
+        raise RunError(f"{path} cannot be used: {error}", code=2) from error
+    return configs
 
 
 def _seed_number(path: Path) -> tuple[int, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shlex
 import time
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from rich.console import Console
 
 import pclc_fast
 
-from .data import ImageData, load_dataset
+from .data import ImageData, is_folder, load_dataset
 from .data.store import Store
 from .distributed import World, is_first_on_machine, join_world
 from .environment import device_name, environment, git_commit, versions
@@ -24,7 +25,7 @@ from .models import build_model
 from .option_checks import as_typed
 from .progress import Progress
 from .recipes import fill_in, phases
-from .run_folder import RunFolder, find_runs
+from .run_folder import RunFolder, find_runs, holds_runs, remove_plan, seed_folder, write_plan
 from .session import Session, Setting
 from .stopping import StopRequest
 from .threads import one_thread
@@ -47,24 +48,24 @@ def train(config: TrainConfig, arguments: Sequence[str], *, quiet: bool = False)
     wanted = resumed[0][1] if resumed else config
     threads = one_thread() if wanted.data == "digits" else nullcontext()
     with threads, join_world(wanted.device) as world:
-        data = _load(wanted, world)
+        named = config.data if "data" in given(config, arguments) else wanted.data
+        data = _load(dataclasses.replace(wanted, data=named), world)
         where = _where(data, world)
         runs = resumed if resumed else _new_runs(config, data, world)
         check_together(runs[0][1], data, world)
         errors = Console(stderr=True, emoji=False, quiet=quiet or not world.is_first)
         if world.is_first:
-            for folder, run_config in runs:
-                _record(folder, run_config, where, arguments, errors, is_new=resumed is None)
+            _begin(runs, config.seeds if resumed is None else (), where, arguments, errors)
         world.wait()
-        hint = config.resume or _parent(runs)
-        lasts = _run_all(runs, data, where, world, errors, shlex.quote(str(hint)))
+        lasts = _run_all(runs, data, where, world, errors)
         if world.is_first and not quiet:
             _report(runs, lasts, time.perf_counter() - start)
 
 
 def _run_all(
-    runs: Runs, data: ImageData, where: dict[str, Any], world: World, console: Console, hint: str
+    runs: Runs, data: ImageData, where: dict[str, Any], world: World, console: Console
 ) -> list[dict[str, Any]]:
+    hint = shlex.quote(str(runs[0][0].whole))
     epochs = sum(phase.epochs for _, config in runs for phase in phases(config))
     images = len(data.train_labels)
     brightest = data.brightest
@@ -100,18 +101,21 @@ def _new_runs(config: TrainConfig, data: ImageData, world: World) -> Runs:
     """The folder and the filled-in configuration of every seed."""
     config = fill_in(config, data.shape[0])
     default: Literal["on", "off"] = "on" if world.device.type == "cuda" else "off"
-    name = f"{Path(config.data).name}-{config.model}-{config.loss}".replace(":", "-")
+    folder_name = Path(os.path.abspath(config.data)).name
+    name = f"{folder_name}-{config.model}-{config.loss}".replace(":", "-")
     out = Path("runs") / name if config.out is None else config.out
     config = dataclasses.replace(
         config,
+        data=str(Path(config.data).resolve()) if is_folder(config.data) else config.data,
         device=world.device.type,
         out=out,
         bf16=default if config.bf16 == "auto" else config.bf16,
         compile=default if config.compile == "auto" else config.compile,
     )
-    folders = [out] if len(config.seeds) == 1 else [out / f"seed-{seed}" for seed in config.seeds]
+    alone = len(config.seeds) == 1
+    folders = [RunFolder(out)] if alone else [seed_folder(out, seed) for seed in config.seeds]
     return [
-        (RunFolder(folder), dataclasses.replace(config, seeds=(seed,), out=folder))
+        (folder, dataclasses.replace(config, seeds=(seed,), out=folder.path))
         for folder, seed in zip(folders, config.seeds, strict=True)
     ]
 
@@ -123,10 +127,11 @@ def _resumed(config: TrainConfig, arguments: Sequence[str]) -> Runs:
     moved = {name: getattr(config, name) for name in options if name in MOVABLE}
     moved.pop("resume")
     runs = []
-    for folder in find_runs(config.resume):
-        stored = folder.config()
+    for folder, stored in find_runs(config.resume):
         values = stored.to_json()
         for name, value in options.items():
+            if name == "data" and is_folder(value) and is_folder(stored.data):
+                continue  # it was moved: its images are known by their checksum
             if name == "out" or (name not in MOVABLE and values[name] != value):
                 flag = name.replace("_", "-")
                 here, there = _as_typed(value), _as_typed(values[name])
@@ -196,20 +201,40 @@ def _where(data: ImageData, world: World) -> dict[str, Any]:
     }
 
 
-def _record(
-    folder: RunFolder,
-    config: TrainConfig,
+def _begin(
+    runs: Runs,
+    new: tuple[int, ...],
     where: dict[str, Any],
     arguments: Sequence[str],
     console: Console,
-    *,
-    is_new: bool,
 ) -> None:
-    """Begin a new run's folder, or say what is no longer as it was when the run began."""
-    if is_new:
-        facts = {"commit": git_commit(), "packages": versions()}
-        folder.create(config, {**environment(arguments), **where, **facts})
-        return
+    """Make the folders of the ``new`` seeds and of those that were cut short: all or none.
+
+    Say of the others what is no longer as it was when they began.
+    """
+    whole = runs[0][0].whole
+    for folder, _ in runs if new else ():
+        folder.check_is_free()
+    try:
+        if len(new) > 1:
+            write_plan(whole, dataclasses.replace(runs[0][1], seeds=new, out=whole))
+        for folder, config in runs:
+            if folder.is_begun():
+                _compare(folder, where, console)
+            else:
+                facts = {"commit": git_commit(), "packages": versions()}
+                folder.create(config, {**environment(arguments), **where, **facts})
+        remove_plan(whole)
+    except KeyboardInterrupt:
+        if not holds_runs(whole):
+            raise
+        raise RunError(
+            f"interrupted. Go on by pclc train --resume {shlex.quote(str(whole))}", code=130
+        ) from None
+
+
+def _compare(folder: RunFolder, where: dict[str, Any], console: Console) -> None:
+    """Say what is no longer as it was when a run began."""
     before = folder.environment()
     for name, value in where.items():
         if before.get(name) != value:
@@ -220,10 +245,6 @@ def _record(
                 highlight=False,
                 soft_wrap=True,
             )
-
-
-def _parent(runs: Runs) -> Path:
-    return runs[0][0].path if len(runs) == 1 else runs[0][0].path.parent
 
 
 def _report(runs: Runs, lasts: list[dict[str, Any]], seconds: float) -> None:

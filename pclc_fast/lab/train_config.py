@@ -107,7 +107,7 @@ class TrainConfig:
     """cpu, cuda or cuda:N. auto: a GPU where there is one."""
     bf16: Switch = "auto"
     """bfloat16 autocast. auto: on a GPU.
-    A CPU with bfloat16 instructions gains from it too (LeNet-5 a third)."""
+    On a CPU LeNet-5 takes as long with it as without."""
     compile: Compilation = "auto"
     """torch.compile; graphs: with CUDA graphs, for small networks. auto: on a GPU."""
     out: Annotated[
@@ -118,7 +118,8 @@ class TrainConfig:
     """Folder where finished warm-ups are kept and found again."""
     resume: Annotated[Path | None, arg(metavar="PATH", help_behavior_hint="(optional)")] = None
     """Go on with the run, or the runs, in this folder.
-    Takes no other options than where things are: root, download, device, warm-ups."""
+    Takes no other options than where things are: root, download, device, warm-ups,
+    and data where that is a folder."""
 
     def check(self) -> None:
         """Raise ValueError for the first value that makes no sense; make the folder ``out``."""

@@ -50,6 +50,22 @@ def test_the_cache_follows_the_files(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert len(list((tmp_path / "cache").iterdir())) == 1  # written anew each time
 
 
+def test_a_file_of_the_same_size_is_another(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = shapes(tmp_path / "shapes")
+    path = folder / "train" / "circle" / "0.bmp"  # not compressed
+    picture(path)
+    before = path.stat()
+    keep(folder, tmp_path, capsys)
+    picture(path)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    assert path.stat().st_size == before.st_size
+    changed, said = keep(folder, tmp_path, capsys)
+    assert "kept in" in said
+    assert changed.train_images[0].equal(decoded(path))
+
+
 def test_two_folders_of_one_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     one, other = shapes(tmp_path / "1" / "shapes"), shapes(tmp_path / "2" / "shapes")
     for folder in (one, other, one):

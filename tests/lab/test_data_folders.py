@@ -216,11 +216,25 @@ def test_other_kinds_of_pixels(mode: str, tmp_path: Path) -> None:
     assert load_dataset(str(folder), root=tmp_path).train_images[3].equal(decoded(path))
 
 
+def test_a_link_to_nothing(tmp_path: Path) -> None:
+    folder = shapes(tmp_path / "shapes")
+    link = folder / "train" / "square" / "9.png"
+    link.symlink_to("gone.png")
+    with pytest.raises(DataError) as caught:
+        load_dataset(str(folder), root=tmp_path)
+    message = f"{link} links to gone.png, which is not there: mend or remove the link"
+    assert str(caught.value) == message
+    picture(link.with_name("gone.png"))
+    assert len(load_dataset(str(folder), root=tmp_path).train_labels) == 8
+
+
 def test_sixteen_bits_are_refused(tmp_path: Path) -> None:
     folder = shapes(tmp_path / "shapes", mode="L")
     path = folder / "train" / "square" / "0.png"
     Image.fromarray(RNG.integers(0, 65536, (12, 10), dtype=np.uint16)).save(path)
-    with pytest.raises(DataError, match=r"square/0\.png has pixels of the kind I;16, not 8 bits"):
+    with pytest.raises(
+        DataError, match=r"square/0\.png has .* kind I;16, not 8 bits .* or remove it"
+    ):
         load_dataset(str(folder), root=tmp_path)
 
 

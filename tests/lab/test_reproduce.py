@@ -97,14 +97,14 @@ def test_a_seed_repeats_exactly(
 
 
 def test_a_finished_experiment_goes_on_where_it_is(tmp_path: Path) -> None:
-    folders, first = run(tmp_path, seeds=(0, 1))
+    folders, first = run(tmp_path, seeds=(2, 10))
     before = [load_file(f / "model.safetensors") for f in folders["CE"]]
-    assert [f.name for f in folders["CE"]] == ["seed-0", "seed-1"]
-    _, second = run(tmp_path, seeds=(0, 1))
+    assert [f.name for f in folders["CE"]] == ["seed-2", "seed-10"]
+    _, second = run(tmp_path, seeds=(2, 10))
     assert identical(first, second)
     after = [load_file(f / "model.safetensors") for f in folders["CE"]]
     assert all(map(same_weights, before, after))
-    for change in ({"seeds": (0, 1), "epochs": 2}, {"seeds": (0,)}, {"seeds": (0, 2)}):
+    for change in ({"seeds": (2, 10), "epochs": 2}, {"seeds": (2,)}, {"seeds": (2, 3)}):
         with pytest.raises(RunError, match="holds another experiment: choose another folder"):
             run(tmp_path, **change)
 

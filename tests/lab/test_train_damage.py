@@ -95,6 +95,18 @@ def test_a_full_disk(
     assert_same_result(RUN, finished)
 
 
+@pytest.mark.parametrize("after", [2, 6, 14])  # making the first seed's folder, the second's, later
+def test_a_full_disk_stops_all_seeds(
+    after: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with monkeypatch.context() as patch:
+        full_disk(patch, after)
+        assert train("--epochs", "1", "--seeds", "0", "1") == 1
+    assert f" by pclc train --resume {RUN} once that is settled" in capsys.readouterr().err
+    assert train("--resume", str(RUN)) == 0
+    assert len(list(RUN.glob("*/model.safetensors"))) == 2
+
+
 def test_a_file_that_the_system_cuts_short(
     finished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

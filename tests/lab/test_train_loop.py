@@ -200,6 +200,19 @@ def test_fgsm_is_one_step_along_the_sign() -> None:
     torch.testing.assert_close(found[sure], expected[sure])
 
 
+def test_pgd_starts_anywhere_and_can_cross_its_budget() -> None:
+    """The start is uniform within epsilon; the steps add up to two and a half of it."""
+    adversary = Adversary(0.1, 0.1, steps=10, random_start=True)
+    model, seen = network().eval(), []
+    model.register_forward_hook(lambda _, x, __: seen.append(x[0].detach()))
+    images = 0.3 + 0.4 * Drawn().images  # no pixel ends at 0 or 1
+    attack(model, images, Drawn().labels, adversary, torch.Generator().manual_seed(0))
+    start = (seen[0] - images) / 0.1
+    assert start.abs().max() == pytest.approx(1, abs=0.01)
+    assert start.std() == pytest.approx(3**-0.5, rel=0.05)
+    assert (seen[1] - seen[0]).abs().max() == pytest.approx(2.5 / 10 * 0.1, rel=1e-4)
+
+
 def test_adversarial_training_is_one_to_one_and_leaves_the_mode() -> None:
     seen: list[tuple[bool, int]] = []
     model = network()

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -30,8 +31,12 @@ def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def start(*options: str, **variables: str) -> Process:
     """Start ``pclc train`` with one thread, as the tests in this process have it."""
+    return python("-m", "pclc_fast.lab", "train", *options, **variables)
+
+
+def python(*words: str, **variables: str) -> Process:
     return subprocess.Popen(
-        [sys.executable, "-W", "error", "-m", "pclc_fast.lab", "train", *options],
+        [sys.executable, "-W", "error", *words],
         env={**os.environ, "OMP_NUM_THREADS": "1", **variables},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -86,7 +91,9 @@ def test_a_signal_saves_and_says_how_to_go_on() -> None:
     assert "Traceback" not in said
 
 
-def processes(count: int, *options: str) -> list[tuple[int, str, str]]:
+def processes(
+    count: int, *options: str, start: Callable[..., Process] = start
+) -> list[tuple[int, str, str]]:
     """Run ``pclc train`` in as many processes as torchrun would start, and as it does."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -127,6 +134,33 @@ def test_two_processes_go_on_where_one_was(monkeypatch: pytest.MonkeyPatch) -> N
     assert [code for code, *_ in ended] == [0, 0], ended
     assert "part began with processes 1, now it is 2" in ended[0][2]
     assert_close("part", "whole")
+
+
+BATCH_NORM = """
+import torch
+from torch import nn
+from pclc_fast.lab.distributed import join_world
+from pclc_fast.lab.loop import Trainer
+from pclc_fast.lab.losses import make_criterion
+
+class Data:
+    def batch(self, indices):
+        return torch.ones(len(indices), 1, 2, 2), torch.zeros(len(indices), dtype=torch.int64)
+
+with join_world("cpu") as world:
+    layer = nn.BatchNorm2d(1)
+    network = nn.Sequential(layer, nn.Flatten(), nn.Linear(4, 10))
+    trainer = Trainer(network, world, seed=0, augment=None)
+    layer.running_mean.fill_(world.rank + 3)
+    trainer.test(Data(), 8, make_criterion("ce"))
+    world.wait()
+    print(layer.running_mean.item())
+"""
+
+
+def test_every_process_tests_with_the_statistics_of_the_first() -> None:
+    ended = processes(2, "-c", BATCH_NORM, start=python)
+    assert [(code, out) for code, out, _ in ended] == 2 * [(0, "3.0\n")], ended
 
 
 def test_only_the_first_process_says_what_all_find() -> None:

@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 import torch
 from train_command import RUN, assert_same_result, rows, train
+from written_images import picture, shapes
 
 from pclc_fast.lab import session
-from pclc_fast.lab.checkpoint import read_state
+from pclc_fast.lab.checkpoint import read_state, write_state
 from pclc_fast.lab.data import load_dataset
 from pclc_fast.lab.distributed import World
 from pclc_fast.lab.errors import RunError
@@ -89,6 +90,18 @@ def test_a_damaged_warm_up_is_not_used(finished: Path, capsys: pytest.CaptureFix
     assert_same_result(RUN, finished)
 
 
+def test_a_warm_up_of_something_else_is_not_used(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(finished.parent / "warm-ups", "warm-ups")
+    (file,) = Path("warm-ups").iterdir()
+    state = read_state(file.read_bytes())
+    write_state(file, dataclasses.replace(state, belongs_to="another seed"))
+    assert train("--epochs", "2", "--warm-ups", "warm-ups") == 0
+    assert f"{file} is damaged (it belongs to something else)" in capsys.readouterr().err
+    assert read_state(file.read_bytes()).belongs_to == file.stem  # written anew
+
+
 class Stopper:
     """Asks to stop when a given batch of the command is under way."""
 
@@ -151,6 +164,45 @@ def test_all_seeds_go_on(
         assert_same_result(Path("it's", seed), Path("undisturbed", seed))
 
 
+@pytest.mark.parametrize("made", [0, 1])
+def test_seeds_whose_folders_were_not_all_made(
+    made: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    create, left = RunFolder.create, [made]
+
+    def cut_short(*arguments: Any) -> None:
+        if left[0] == 0:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        create(*arguments)
+
+    command = ["--epochs", "1", "--seeds", "2", "10", "0"]
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "create", cut_short)
+        assert train(*command) == 130
+    assert capsys.readouterr().err.endswith(f"Go on by pclc train --resume {RUN}\n")
+    assert train(*command) == 2
+    assert f"holds a run already: go on with it by pclc train --resume {RUN}," in (
+        capsys.readouterr().err
+    )
+    assert train("--resume", str(RUN)) == 0
+    assert sorted(path.name for path in RUN.iterdir()) == ["seed-0", "seed-10", "seed-2"]
+    for seed in (0, 2, 10):
+        folder = RUN / f"seed-{seed}"
+        assert rows(folder)[-1]["epoch"] == 2
+        config = RunFolder(folder).config()
+        assert (config.seeds, config.out) == ((seed,), folder)
+
+
+def test_seeds_begin_all_or_none(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(finished, "seeds/seed-0")
+    assert train("--epochs", "1", "--seeds", "7", "0", "--out", "seeds") == 2
+    assert "seeds/seed-0 holds a run already: go on with it by pclc train --resume seeds," in (
+        capsys.readouterr().err
+    )
+    assert [path.name for path in Path("seeds").iterdir()] == ["seed-0"]
+
+
 def test_metrics_after_the_last_good_state_are_dropped(finished: Path) -> None:
     shutil.copytree(finished, "run")
     (Path("run") / "state.pt").unlink()  # the state before it stands for what a kill leaves
@@ -187,6 +239,32 @@ def test_a_run_can_be_moved(finished: Path) -> None:
     assert train("--resume", "run", "--lr", "0.01", "--device", "cpu", "--warm-ups", "other") == 0
     assert_same_result(Path("run"), finished)
     assert not Path("gone").exists()
+
+
+def test_a_folder_of_images_is_found_from_anywhere(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = shapes(Path("shapes")).resolve()
+    options = ["--epochs", "1", "--model", "small-cnn"]
+    assert train("--data", "shapes", *options) == 0
+    run = Path("runs/shapes-small-cnn-pclc").resolve()
+    assert RunFolder(run).config().data == str(folder)
+    assert train("--data", "shapes/../shapes/", *options, "--loss", "ce") == 0
+    assert "seed 0: the warm-up, 1 epochs, is in" in capsys.readouterr().err
+    assert Path("runs/shapes-small-cnn-ce").exists()
+    Path("elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    (run / "state.pt").unlink()
+    assert train("--resume", str(run)) == 0
+    folder.rename("moved")
+    assert train("--resume", str(run)) == 2
+    assert f"got {folder}" in capsys.readouterr().err
+    assert train("--resume", str(run), "--data", "moved") == 0
+    assert train("--resume", str(run), "--data", "digits") == 2
+    assert f"--data digits contradicts the run in {run}" in capsys.readouterr().err
+    picture(Path("moved/train/circle/0.png"))
+    assert train("--resume", str(run), "--data", "moved") == 2
+    assert "belongs to another configuration or other data" in capsys.readouterr().err
 
 
 def test_a_configuration_that_was_edited(

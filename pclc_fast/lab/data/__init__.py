@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from .errors import DataError
 from .images import ImageData
-from .load import load_dataset
+from .load import is_folder, load_dataset
 
-__all__ = ["DataError", "ImageData", "load_dataset"]
+__all__ = ["DataError", "ImageData", "is_folder", "load_dataset"]

@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from ..files import atomic_path
+from .errors import DataError
 from .images import ImageData, Raw, describe
 from .source import Source
 
@@ -19,14 +20,30 @@ _TENSORS = Raw._fields[:4]
 
 
 def key_of(source: Source, image_size: int | None) -> str:
-    """What names the state of a data set's files: their paths, sizes and times of change."""
+    """What names the state of a data set's files: their paths, sizes and times of change.
+
+    Raises:
+        DataError: one is a link to nothing.
+        OSError: one cannot be looked at.
+    """
     digest = hashlib.sha256(json.dumps([_FORMAT, source.name, image_size]).encode())
     names = [str(file) for file in source.files]
     common = len(os.path.commonpath({os.path.dirname(name) for name in names}))
     for name in names:
-        state = os.stat(name)
+        state = _state(name)
         digest.update(json.dumps([name[common:], state.st_size, state.st_mtime_ns]).encode())
     return digest.hexdigest()
+
+
+def _state(name: str) -> os.stat_result:
+    try:
+        return os.stat(name)
+    except FileNotFoundError as error:
+        if not os.path.islink(name):
+            raise
+        raise DataError(
+            f"{name} links to {os.readlink(name)}, which is not there: mend or remove the link"
+        ) from error
 
 
 def read_cache(path: Path, key: str) -> ImageData | None:

@@ -79,7 +79,10 @@ def _into(
     height, width = pixels.shape[1:]
     with _opened(path) as image:
         if image.mode not in _GREY + _COLOUR:
-            raise DataError(f"{path} has pixels of the kind {image.mode}, not 8 bits a channel")
+            raise DataError(
+                f"{path} has pixels of the kind {image.mode}, not 8 bits a channel: "
+                "bring it to 8 bits, or remove it"
+            )
         if not resize and image.size != (width, height):
             raise DataError(
                 f"{path} is {image.height} x {image.width}, but {like} is {height} x {width}: "

@@ -76,8 +76,13 @@ def load_dataset(
     return _decoded_once(source, _cache_path(name_or_path, root, image_size), image_size)
 
 
+def is_folder(name_or_path: str) -> bool:
+    """Whether ``load_dataset`` takes this for a folder of images: it is no data set's name."""
+    return name_or_path not in DATASETS
+
+
 def _find(name: str, root: Path, download: bool, image_size: int | None) -> Source:
-    if name not in DATASETS:
+    if is_folder(name):
         if not Path(name).is_dir():
             raise DataError(
                 f"--data must be one of {', '.join(DATASETS)}, or a folder with train/ and test/ "
@@ -102,7 +107,7 @@ def _find(name: str, root: Path, download: bool, image_size: int | None) -> Sour
 
 def _cache_path(name: str, root: Path, image_size: int | None) -> Path:
     """Where a data set is kept: one file, which a change of its files has written anew."""
-    if name not in DATASETS:  # there may be several folders of one name
+    if is_folder(name):  # there may be several folders of one name
         full = Path(name).resolve()
         name = f"{full.name}-{hashlib.sha256(str(full).encode()).hexdigest()[:8]}"
     size = "" if image_size is None else f"-{image_size}"

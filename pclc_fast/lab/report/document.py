@@ -58,7 +58,7 @@ def _title(runs: Sequence[Run]) -> str:
         name: str = run["id"]
         return name
     names = dict.fromkeys(run["data"].get("set") or run["data"].get("name") for run in runs)
-    return f"{len(runs)} models: {', '.join(str(name) for name in names)}"
+    return f"{len(runs)} models: {', '.join(Path(str(name)).name for name in names)}"
 
 
 def identifiers(folders: Sequence[Path]) -> list[str]:
