@@ -44,7 +44,7 @@ class RunFolder:
         """Raise RunError where a run is there already."""
         for folder in (self.path, self.path.parent):
             # A folder of seeds is not a run as well, nor the other way round.
-            if _is_begun(folder) or holds_runs(self.path):
+            if _is_taken(folder) or holds_runs(self.path):
                 whole = folder if self.whole == self.path else self.whole
                 raise RunError(
                     f"{folder} holds a run already: go on with it by pclc train --resume "
@@ -152,7 +152,7 @@ class RunFolder:
                 + ("The last saved state is intact: go on " if there else "Begin again ")
                 + (
                     f"by pclc train --resume {shlex.quote(str(self.whole))} "
-                    if there or _is_begun(self.path) or _is_begun(self.whole)
+                    if there or _is_taken(self.path) or _is_taken(self.whole)
                     else ""
                 )
                 + "once that is settled"
@@ -161,7 +161,7 @@ class RunFolder:
 
 def holds_runs(folder: Path) -> bool:
     """Whether ``find_runs`` finds any."""
-    return _is_begun(folder) or any(folder.glob(f"{_SEEDS}/{_CONFIG}"))
+    return _is_taken(folder) or any(folder.glob(f"{_SEEDS}/{_CONFIG}"))
 
 
 def seed_folder(folder: Path, seed: int) -> RunFolder:
@@ -207,7 +207,8 @@ def remove_plan(folder: Path) -> None:
     (folder / _PLAN).unlink(missing_ok=True)
 
 
-def _is_begun(folder: Path) -> bool:
+def _is_taken(folder: Path) -> bool:
+    """Whether it is the folder of a run, or of several that are being begun."""
     return (folder / _CONFIG).exists() or (folder / _PLAN).exists()
 
 

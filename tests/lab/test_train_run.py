@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import shutil
 import signal
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from train_command import RUN, assert_same_result, rows, train
+from train_command import RUN, Stopper, assert_same_result, rows, train
 from written_images import picture, shapes
 
 from pclc_fast.lab import session
@@ -102,22 +101,6 @@ def test_a_warm_up_of_something_else_is_not_used(
     assert read_state(file.read_bytes()).belongs_to == file.stem  # written anew
 
 
-class Stopper:
-    """Asks to stop when a given batch of the command is under way."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, after: int) -> None:
-        self.left = after
-        original = session.Trainer._step
-
-        def step(trainer: Any, *arguments: Any) -> None:
-            original(trainer, *arguments)
-            self.left -= 1
-            if self.left == 0:
-                os.kill(os.getpid(), 2)
-
-        monkeypatch.setattr(session.Trainer, "_step", step)
-
-
 @pytest.mark.parametrize("batches", [1, 6, 9, 12, 20])  # an epoch has 6
 def test_ctrl_c_saves_within_the_epoch(
     batches: int,
@@ -147,60 +130,6 @@ def test_dropout_augmentation_and_attacks_go_on_too(monkeypatch: pytest.MonkeyPa
     assert train("--resume", "stopped") == 0
     assert_same_result(Path("stopped"), Path("undisturbed"))
     assert rows(Path("stopped"))[-1]["adversarial_accuracy"] > 0
-
-
-def test_all_seeds_go_on(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert train("--epochs", "1", "--seeds", "2", "10", "--out", "undisturbed") == 0
-    with monkeypatch.context() as patch:
-        Stopper(patch, after=3)
-        assert (
-            train("--epochs", "1", "--seeds", "2", "10", "--out", "it's", "--warm-ups", "x") == 130
-        )
-    assert """--resume 'it'"'"'s'""" in capsys.readouterr().err
-    assert train("--resume", "it's") == 0
-    for seed in ("seed-2", "seed-10"):
-        assert_same_result(Path("it's", seed), Path("undisturbed", seed))
-
-
-@pytest.mark.parametrize("made", [0, 1])
-def test_seeds_whose_folders_were_not_all_made(
-    made: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    create, left = RunFolder.create, [made]
-
-    def cut_short(*arguments: Any) -> None:
-        if left[0] == 0:
-            raise KeyboardInterrupt
-        left[0] -= 1
-        create(*arguments)
-
-    command = ["--epochs", "1", "--seeds", "2", "10", "0"]
-    with monkeypatch.context() as patch:
-        patch.setattr(RunFolder, "create", cut_short)
-        assert train(*command) == 130
-    assert capsys.readouterr().err.endswith(f"Go on by pclc train --resume {RUN}\n")
-    assert train(*command) == 2
-    assert f"holds a run already: go on with it by pclc train --resume {RUN}," in (
-        capsys.readouterr().err
-    )
-    assert train("--resume", str(RUN)) == 0
-    assert sorted(path.name for path in RUN.iterdir()) == ["seed-0", "seed-10", "seed-2"]
-    for seed in (0, 2, 10):
-        folder = RUN / f"seed-{seed}"
-        assert rows(folder)[-1]["epoch"] == 2
-        config = RunFolder(folder).config()
-        assert (config.seeds, config.out) == ((seed,), folder)
-
-
-def test_seeds_begin_all_or_none(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    shutil.copytree(finished, "seeds/seed-0")
-    assert train("--epochs", "1", "--seeds", "7", "0", "--out", "seeds") == 2
-    assert "seeds/seed-0 holds a run already: go on with it by pclc train --resume seeds," in (
-        capsys.readouterr().err
-    )
-    assert [path.name for path in Path("seeds").iterdir()] == ["seed-0"]
 
 
 def test_metrics_after_the_last_good_state_are_dropped(finished: Path) -> None:
