@@ -6,15 +6,16 @@ from functools import partial
 
 import torch
 
-from . import gpu_sanitizer
 from .gpu_device import DEVICE_CHECKS
 from .gpu_edges import EDGES, Check
+from .gpu_jobs import Job, Outcome, run_side_by_side
 from .gpu_oracle import CLASSES, check_width, sweep_plan
-from .gpu_record import FAIL, Record
+from .gpu_record import FAIL, PASS, Record, attempted
+from .gpu_sanitizer import sanitizer_jobs
 from .gpu_subjects import usable_backends
 
 _FIRST = 2  # combinations of dtype and mode that every width gets before any gets the others
-_SANITIZER_SECONDS = 100.0
+_SANITIZER_SECONDS = 150.0
 
 
 def run(record: Record, device: torch.device) -> None:
@@ -28,40 +29,37 @@ def run(record: Record, device: torch.device) -> None:
         record.not_run(f"backend {name}", reason)
     if not names:
         record.fail("backends", "none runs on this GPU")
+    jobs: list[Job] = []
     for name in names:
-        run_checks(record, name, device, EDGES)
-        run_checks(record, name, device, DEVICE_CHECKS)
-        record.write()
+        jobs += check_jobs(name, device, {**EDGES, **DEVICE_CHECKS})
     for name in names:
-        sweep(record, name, device, slice(_FIRST))
-    for name in names:
-        gpu_sanitizer.check(record, name, _SANITIZER_SECONDS)
-        record.write()
-    for name in names:
-        sweep(record, name, device, slice(_FIRST, None))
+        jobs += sanitizer_jobs(name, _SANITIZER_SECONDS)
+    for part in (slice(_FIRST), slice(_FIRST, None)):
+        for name in names:
+            jobs += sweep_jobs(name, device, part)
+    run_side_by_side(record, jobs)
 
 
-def run_checks(
-    record: Record, backend: str, device: torch.device, checks: dict[str, Check]
-) -> None:
-    for what, check in checks.items():
-        line = f"{backend}: {what}"
-        if record.attempt(line, partial(check, backend, device), FAIL):
-            record.passed(line)
+def check_jobs(backend: str, device: torch.device, checks: dict[str, Check]) -> list[Job]:
+    return [
+        Job(f"{backend}: {what}", partial(attempted, partial(check, backend, device), FAIL))
+        for what, check in checks.items()
+    ]
 
 
-def sweep(
-    record: Record,
-    backend: str,
-    device: torch.device,
-    part: slice,
-    widths: tuple[int, ...] = CLASSES,
-) -> None:
-    """Compare with the float64 oracle at every width, for this part of its dtypes and modes."""
-    for classes in widths:
-        plan = sweep_plan(classes)[part]
-        kinds = ", ".join(f"{str(dtype).removeprefix('torch.')} {mode}" for dtype, mode in plan)
-        what = f"{backend}: {classes} classes against the oracle"
-        if record.attempt(what, partial(check_width, classes, plan, backend, device), FAIL):
-            record.passed(what, kinds)
-    record.write()
+def sweep_jobs(
+    backend: str, device: torch.device, part: slice, widths: tuple[int, ...] = CLASSES
+) -> list[Job]:
+    """Comparisons with the float64 oracle at every width, for this part of its dtypes and modes."""
+    return [
+        Job(f"{backend}: {k} classes against the oracle", partial(_sweep, backend, device, part, k))
+        for k in widths
+    ]
+
+
+def _sweep(backend: str, device: torch.device, part: slice, classes: int) -> Outcome:
+    plan = sweep_plan(classes)[part]
+    outcome, reason = attempted(partial(check_width, classes, plan, backend, device), FAIL)
+    if outcome != PASS:
+        return outcome, reason
+    return PASS, ", ".join(f"{str(dtype).removeprefix('torch.')} {mode}" for dtype, mode in plan)

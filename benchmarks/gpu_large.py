@@ -45,12 +45,12 @@ def run(record: Record, device: torch.device) -> None:
                 partial(_measure_size, record, device, names, classes, dtype),
             )
             record.write()
-        for classes in COMPILED_CLASSES if dtype == "bfloat16" else ():
-            record.attempt(
-                f"{classes} classes, {dtype}, compiled",
-                partial(_measure_compiled, record, device, names, classes),
-            )
-            record.write()
+    for classes in COMPILED_CLASSES:
+        record.attempt(
+            f"{classes} classes, bfloat16, compiled",
+            partial(_measure_compiled, record, device, names, classes),
+        )
+        record.write()
 
 
 def _data(classes: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -64,13 +64,21 @@ class Record:
         self._folder = folder
 
     def passed(self, what: str, reason: str = "") -> None:
-        self._line(PASS, what, reason)
+        self.line(PASS, what, reason)
 
     def fail(self, what: str, reason: str) -> None:
-        self._line(FAIL, what, reason)
+        self.line(FAIL, what, reason)
 
     def not_run(self, what: str, reason: str) -> None:
-        self._line(NOT_RUN, what, reason)
+        self.line(NOT_RUN, what, reason)
+
+    def line(self, status: str, what: str, reason: str) -> None:
+        short = " ".join(reason.split())
+        if len(short) > _REASON_LENGTH:
+            short = f"{short[:_REASON_LENGTH]} ..."
+        self.lines.append({"status": status, "what": what, "reason": short})
+        seconds = self.budget.spent()
+        print(f"{seconds:5.0f} s  {status:7}  {what}{f': {short}' if short else ''}", flush=True)
 
     def failures(self) -> list[dict[str, str]]:
         return [line for line in self.lines if line["status"] == FAIL]
@@ -86,20 +94,10 @@ class Record:
         if self.budget.left() == 0:
             self.not_run(what, "the time is up")
             return False
-        try:
-            function()
+        outcome, reason = attempted(function, status)
+        if outcome == PASS:
             return True
-        except DeviceLostError:
-            raise
-        except NotHereError as error:
-            status, reason = NOT_RUN, str(error)
-        except torch.OutOfMemoryError as error:
-            status, reason = NOT_RUN, f"out of memory: {error}"
-        except Exception as error:
-            reason = f"{type(error).__name__}: {error}"
-        # Out of the handler, the frames that the error kept alive are gone, and their tensors.
-        self._line(status, what, reason)
-        release_memory()
+        self.line(outcome, what, reason)
         return False
 
     def write(self) -> Path:
@@ -131,14 +129,6 @@ class Record:
         for line in self.failures():
             print(f"FAIL {line['what']}: {line['reason']}")
 
-    def _line(self, status: str, what: str, reason: str) -> None:
-        short = " ".join(reason.split())
-        if len(short) > _REASON_LENGTH:
-            short = f"{short[:_REASON_LENGTH]} ..."
-        self.lines.append({"status": status, "what": what, "reason": short})
-        seconds = self.budget.spent()
-        print(f"{seconds:5.0f} s  {status:7}  {what}{f': {short}' if short else ''}", flush=True)
-
     def _json(self) -> str:
         """One line for each entry, so that changes can be read."""
         about = {**self.environment, "seconds": round(self.budget.spent())}
@@ -163,6 +153,30 @@ class Record:
             lines += ["", "## Not measured", ""]
             lines += [f"- {line['what']}: {line['reason']}" for line in left_out]
         return "\n".join(lines) + "\n"
+
+
+def attempted(function: Callable[[], object], status: str) -> tuple[str, str]:
+    """Call ``function``; return PASS and nothing, or ``status`` and why it failed.
+
+    What the machine lacks, memory too, is no failure: that is NOT RUN.
+
+    Raises:
+        DeviceLostError: the failure took the device with it.
+    """
+    try:
+        function()
+        return PASS, ""
+    except DeviceLostError:
+        raise
+    except NotHereError as error:
+        status, reason = NOT_RUN, str(error)
+    except torch.OutOfMemoryError as error:
+        status, reason = NOT_RUN, f"out of memory: {error}"
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+    # Out of the handler, the frames that the error kept alive are gone, and their tensors.
+    release_memory()
+    return status, reason
 
 
 def _replace(path: Path, text: str) -> None:

@@ -7,14 +7,16 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from pclc_fast import pc_lc_loss
 
+from .gpu_jobs import Job, Outcome
 from .gpu_oracle import MODES
-from .gpu_record import FAIL, NOT_RUN, PASS, Record
+from .gpu_record import FAIL, NOT_RUN, PASS
 
 TOOLS = ("memcheck", "racecheck")
 _ROOT = Path(__file__).resolve().parent.parent
@@ -37,7 +39,7 @@ def find_tool() -> str | None:
     )
 
 
-def verdict(status: int, output: str) -> tuple[str, str]:
+def verdict(status: int, output: str) -> Outcome:
     """Return PASS, FAIL or NOT RUN, and why, from the tool's exit status and what it printed.
 
     A run without the tool's summary is no result: the tool could not work on this machine.
@@ -54,23 +56,18 @@ def verdict(status: int, output: str) -> tuple[str, str]:
     return PASS, f"{lines[-1].lstrip('= ')}"
 
 
-def check(record: Record, backend: str, seconds: float) -> None:
-    """Run both tools over ``exercise``, each for at most ``seconds``."""
+def sanitizer_jobs(backend: str, seconds: float) -> list[Job]:
+    """Both tools over ``exercise``, each for at most ``seconds``."""
+    return [
+        Job(f"{backend}: compute-sanitizer {name}", partial(_run, name, backend, seconds))
+        for name in TOOLS
+    ]
+
+
+def _run(name: str, backend: str, seconds: float) -> Outcome:
     tool = find_tool()
-    for name in TOOLS:
-        what = f"{backend}: compute-sanitizer {name}"
-        if tool is None:
-            record.not_run(what, "compute-sanitizer is neither on the PATH nor in a CUDA toolkit")
-            continue
-        limit = min(seconds, record.budget.left())
-        if limit < 20:
-            record.not_run(what, "the time is up")
-            continue
-        status, reason = _run(tool, name, backend, limit)
-        {PASS: record.passed, FAIL: record.fail, NOT_RUN: record.not_run}[status](what, reason)
-
-
-def _run(tool: str, name: str, backend: str, seconds: float) -> tuple[str, str]:
+    if tool is None:
+        return NOT_RUN, "compute-sanitizer is neither on the PATH nor in a CUDA toolkit"
     command = [tool, "--tool", name, "--error-exitcode", str(_FOUND)]
     command += ["--target-processes", "application-only"]
     if name == "memcheck":  # PyTorch asks CUDA what it expects it to refuse

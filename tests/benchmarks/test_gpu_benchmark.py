@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,20 @@ from torch.nn import functional as F
 
 from benchmarks import gpu_sanitizer
 from benchmarks.data import active_classes
-from benchmarks.gpu_check import run_checks, sweep
-from benchmarks.gpu_edges import EDGES
+from benchmarks.gpu_check import check_jobs, sweep_jobs
+from benchmarks.gpu_edges import EDGES, require
+from benchmarks.gpu_jobs import Job, run_here, run_side_by_side
 from benchmarks.gpu_oracle import CLASSES as CHECKED_CLASSES
 from benchmarks.gpu_oracle import make_rows, sweep_plan
 from benchmarks.gpu_peers import check_cross_entropy
-from benchmarks.gpu_record import Budget, NotHereError, Record, result_stem
+from benchmarks.gpu_record import (
+    Budget,
+    DeviceLostError,
+    NotHereError,
+    Record,
+    attempted,
+    result_stem,
+)
 from benchmarks.gpu_sizes import BOTH, CLASSES, FORWARD, rows_for, traffic_bytes
 from benchmarks.gpu_subjects import DTYPES, make_mixed_, ours, usable_backends
 from benchmarks.gpu_tables import large_tables, peer_tables, rate, small_tables
@@ -240,13 +250,31 @@ def test_the_sweep_covers_every_dtype_and_mode_early() -> None:
 @needs_native
 def test_checks_pass_for_kernels_that_are_right(tmp_path: Path) -> None:
     record = make_record(tmp_path)
-    sweep(record, "native", CPU, slice(None), widths=(1, 33, 2049))
+    run_here(record, sweep_jobs("native", CPU, slice(None), widths=(1, 33, 2049)))
     edges = {name: EDGES[name] for name in EDGES if "many rows" not in name}
-    run_checks(record, "native", CPU, edges)
+    run_here(record, check_jobs("native", CPU, edges))
     gpu_sanitizer.exercise("native", CPU)
     assert record.failures() == []
     passed = [line for line in record.lines if line["status"] == "PASS"]
     assert len(passed) == 3 + len(edges) - 1  # one edge is for GPUs
+
+
+def test_checks_side_by_side_say_what_they_found(tmp_path: Path) -> None:
+    record = make_record(tmp_path)
+    right = Job("right", partial(attempted, partial(require, True, "nothing"), "FAIL"))
+    wrong = Job("wrong", partial(attempted, partial(require, False, "it is wrong"), "FAIL"))
+    run_side_by_side(record, [right, wrong])
+    assert statuses(record) == {"right": "PASS", "wrong": "FAIL"}
+    assert record.failures()[0]["reason"] == "AssertionError: it is wrong"
+    with pytest.raises(DeviceLostError, match="a process of the checks ended"):
+        run_side_by_side(record, [Job("crash", partial(os._exit, 1))])
+
+
+def test_checks_that_the_time_does_not_suffice_for_are_said(tmp_path: Path) -> None:
+    record = make_record(tmp_path, Budget(0))
+    run_side_by_side(record, [Job("late", partial(time.sleep, 0.1))])
+    run_here(record, [Job("late too", partial(time.sleep, 60))])
+    assert statuses(record) == {"late": "NOT RUN", "late too": "NOT RUN"}
 
 
 @needs_native
@@ -262,9 +290,9 @@ def test_checks_fail_for_kernels_that_are_wrong(
 
     monkeypatch.setattr("benchmarks.gpu_oracle.pc_lc_loss", wrong)
     record = make_record(tmp_path)
-    sweep(record, "native", CPU, slice(1), widths=(33,))
+    run_here(record, sweep_jobs("native", CPU, slice(1), widths=(33,)))
     special = {name: EDGES[name] for name in EDGES if name.startswith(("NaN", "every"))}
-    run_checks(record, "native", CPU, special)
+    run_here(record, check_jobs("native", CPU, special))
     assert len(record.failures()) == 3
 
 
