@@ -9,6 +9,8 @@ from concurrent.futures import Future, ProcessPoolExecutor, TimeoutError
 from concurrent.futures.process import BrokenProcessPool
 from typing import NamedTuple
 
+import torch
+
 from .gpu_record import NOT_RUN, DeviceLostError, Record
 
 _MOST_PROCESSES = 16  # each keeps half a gigabyte of the GPU's memory for itself
@@ -38,7 +40,12 @@ def run_side_by_side(record: Record, jobs: list[Job]) -> None:
         DeviceLostError: a job took the device with it, or its process ended.
     """
     spawn = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
-    pool = ProcessPoolExecutor(min(os.cpu_count() or 1, _MOST_PROCESSES), mp_context=spawn)
+    pool = ProcessPoolExecutor(
+        min(os.cpu_count() or 1, _MOST_PROCESSES),
+        mp_context=spawn,
+        initializer=torch.set_num_threads,  # of the oracle
+        initargs=(1,),
+    )
     try:
         futures = [pool.submit(job.call) for job in jobs]
         for job, future in zip(jobs, futures, strict=True):

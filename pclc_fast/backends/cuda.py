@@ -6,6 +6,8 @@ The module is there where nvcc was when pclc_fast was built. It needs no GPU to 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -23,6 +25,19 @@ except ImportError as error:  # built without nvcc
     _import_error = str(error).removesuffix(f" ({error.path})")  # results name no folders
 
 
+F = TypeVar("F", bound=Callable[..., object])
+
+
+def _constant(question: F) -> F:
+    """Let Dynamo, which cannot look into compiled code, ask while it traces and keep the answer.
+
+    As torch.compiler.assume_constant_result does, for which all of Dynamo is imported.
+    """
+    question._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return question
+
+
+@_constant
 def unavailable() -> str:
     """Why this backend cannot be used on this machine; empty where it can."""
     if _cuda is None:
@@ -42,6 +57,11 @@ def unsupported(input: Tensor) -> str:
     return _why_not_on(input.device.index)
 
 
+@_constant
+def _why_not_on(device: int) -> str:
+    return _ask_about(device)
+
+
 @functools.cache
 def _why_no_device() -> str:
     if torch.version.hip is not None:
@@ -52,7 +72,7 @@ def _why_no_device() -> str:
 
 
 @functools.cache
-def _why_not_on(device: int) -> str:
+def _ask_about(device: int) -> str:
     return str(_cuda.unsupported(device))
 
 

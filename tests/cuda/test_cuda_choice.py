@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -36,10 +37,10 @@ def cuda_tensor(shape: tuple[int, ...] = (3, 4)) -> Any:
 @pytest.fixture(autouse=True)
 def fresh_answers() -> Iterator[None]:
     """What was found out about another machine is forgotten, before and after."""
-    for answer in (cuda._why_no_device, cuda._why_not_on):
+    for answer in (cuda._why_no_device, cuda._ask_about):
         answer.cache_clear()
     yield
-    for answer in (cuda._why_no_device, cuda._why_not_on):
+    for answer in (cuda._why_no_device, cuda._ask_about):
         answer.cache_clear()
 
 
@@ -62,9 +63,21 @@ def test_it_runs_where_it_is_asked_for_and_is_not_the_default(gpu: SimpleNamespa
     assert choose(cuda_tensor(), "cuda") == "cuda"
     assert choose(cuda_tensor(), None) != "cuda"
     gpu.unsupported = lambda device: f"not built for device {device}"
-    cuda._why_not_on.cache_clear()
+    cuda._ask_about.cache_clear()
     with pytest.raises(RuntimeError, match="'cuda' cannot run here: not built for device 0"):
         choose(cuda_tensor(), "cuda")
+
+
+def test_dynamo_takes_the_answers_of_the_compiled_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda, "_cuda", SimpleNamespace())
+    monkeypatch.setattr(cuda, "_why_no_device", os.getcwd)  # compiled too, so opaque to Dynamo
+    monkeypatch.setattr(cuda, "_ask_about", os.strerror)
+
+    @torch.compile(fullgraph=True, backend="eager")
+    def count(x: torch.Tensor) -> torch.Tensor:
+        return x + len(cuda.unavailable()) + len(cuda._why_not_on(1))
+
+    assert count(torch.zeros(())) == len(os.getcwd()) + len(os.strerror(1))
 
 
 @pytest.mark.parametrize(
