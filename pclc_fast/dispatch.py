@@ -45,8 +45,6 @@ class Kernel(Protocol):
 
 
 _KERNELS: dict[str, Kernel] = {"native": native, "triton": triton, "cuda": cuda}
-# By the type of the device. The CUDA C++ kernels have been measured on none yet.
-_FASTEST = {"cpu": "native", "cuda": "triton"}
 
 
 class BackendStatus(NamedTuple):
@@ -92,13 +90,26 @@ def choose(input: Tensor, backend: str | None) -> str:
         check_name(backend)
         can_run(backend, input, raise_error=True)
         return backend
-    fastest = _FASTEST.get("cpu" if input.is_cpu else input.device.type)
-    if fastest is None:
-        return REFERENCE
-    if can_run(fastest, input):
-        return fastest
-    _warn_once(_KERNELS[fastest].unavailable() or _KERNELS[fastest].unsupported(input))
+    candidates = _candidates(input)
+    for name in candidates:
+        if can_run(name, input):
+            return name
+    if candidates:
+        every_install_has = _KERNELS[candidates[-1]]
+        _warn_once(every_install_has.unavailable() or every_install_has.unsupported(input))
     return REFERENCE
+
+
+def _candidates(input: Tensor) -> tuple[str, ...]:
+    """The backends for the device of ``input``, the fastest first.
+
+    The CUDA C++ kernels come first on the GPUs that they have been measured on.
+    """
+    if input.is_cpu:
+        return ("native",)
+    if input.device.type != "cuda":
+        return ()
+    return ("cuda", "triton") if cuda.is_measured_on(input.device.index) else ("triton",)
 
 
 def kernel(backend: str) -> Kernel:

@@ -25,6 +25,9 @@ except ImportError as error:  # built without nvcc
     _import_error = str(error).removesuffix(f" ({error.path})")  # results name no folders
 
 
+# Compute capabilities of the GPUs in benchmarks/results, where these kernels are the fastest.
+_MEASURED = ((9, 0),)
+
 F = TypeVar("F", bound=Callable[..., object])
 
 
@@ -58,6 +61,12 @@ def unsupported(input: Tensor) -> str:
 
 
 @_constant
+def is_measured_on(device: int) -> bool:
+    """Whether these kernels have been measured on such a GPU as the device of this index."""
+    return _capability(device) in _MEASURED
+
+
+@_constant
 def _why_not_on(device: int) -> str:
     return _ask_about(device)
 
@@ -69,6 +78,11 @@ def _why_no_device() -> str:
     if not torch.cuda.is_available():
         return "it runs on NVIDIA GPUs, and PyTorch finds none"
     return str(_cuda.unavailable())
+
+
+@functools.cache
+def _capability(device: int) -> tuple[int, int]:
+    return torch.cuda.get_device_capability(device)
 
 
 @functools.cache

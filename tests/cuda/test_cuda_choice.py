@@ -37,10 +37,10 @@ def cuda_tensor(shape: tuple[int, ...] = (3, 4)) -> Any:
 @pytest.fixture(autouse=True)
 def fresh_answers() -> Iterator[None]:
     """What was found out about another machine is forgotten, before and after."""
-    for answer in (cuda._why_no_device, cuda._ask_about):
+    for answer in (cuda._why_no_device, cuda._ask_about, cuda._capability):
         answer.cache_clear()
     yield
-    for answer in (cuda._why_no_device, cuda._ask_about):
+    for answer in (cuda._why_no_device, cuda._ask_about, cuda._capability):
         answer.cache_clear()
 
 
@@ -58,14 +58,22 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     return module
 
 
-def test_it_runs_where_it_is_asked_for_and_is_not_the_default(gpu: SimpleNamespace) -> None:
+def test_it_is_the_default_on_gpus_that_it_was_measured_on(
+    gpu: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert backends()["cuda"] == (True, "")
-    assert choose(cuda_tensor(), "cuda") == "cuda"
-    assert choose(cuda_tensor(), None) != "cuda"
+    assert choose(cuda_tensor(), "cuda") == choose(cuda_tensor(), None) == "cuda"
     gpu.unsupported = lambda device: f"not built for device {device}"
     cuda._ask_about.cache_clear()
+    assert choose(cuda_tensor(), None) == "triton"
     with pytest.raises(RuntimeError, match="'cuda' cannot run here: not built for device 0"):
         choose(cuda_tensor(), "cuda")
+    gpu.unsupported = lambda _: ""
+    cuda._ask_about.cache_clear()
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 0))
+    cuda._capability.cache_clear()
+    assert choose(cuda_tensor(), "cuda") == "cuda"
+    assert choose(cuda_tensor(), None) == "triton"
 
 
 def test_dynamo_takes_the_answers_of_the_compiled_module(monkeypatch: pytest.MonkeyPatch) -> None:
