@@ -111,6 +111,8 @@ def values_may_be_read(tensor: Tensor) -> bool:
     """
     if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:  # jit.trace
         return False
+    if not tensor.is_cpu and (tensor.is_meta or os.environ.get("PCLC_FAST_DEBUG") != "1"):
+        return False
     if torch._C._are_functorch_transforms_active():
         while functorch.is_gradtrackingtensor(tensor):  # as what is made under torch.func.grad
             tensor = functorch.get_unwrapped(tensor)
@@ -118,11 +120,7 @@ def values_may_be_read(tensor: Tensor) -> bool:
             return False
     if type(tensor).__torch_dispatch__ is not Tensor.__torch_dispatch__:  # may have no memory
         return False
-    if torch._C._len_torch_dispatch_stack():  # a tracer, or fake tensors
-        return False
-    return tensor.device.type == "cpu" or (
-        tensor.device.type != "meta" and os.environ.get("PCLC_FAST_DEBUG") == "1"
-    )
+    return not torch._C._len_torch_dispatch_stack()  # a tracer, or fake tensors
 
 
 def check_targets(target: Tensor, classes: int, ignore_index: int) -> None:
