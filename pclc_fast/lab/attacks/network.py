@@ -15,7 +15,7 @@ Model = Callable[[Tensor], Tensor]  # images [B, ...] -> logits [B, K]
 # with one or two threads, for 4, 8 and 12.
 _SMALLEST = 16
 _SAFE_STEP, _SAFE_THREADS = 4, 2
-_TOGETHER = 2  # batches, attacked side by side: the few left of them are one small batch, not two
+_TOGETHER = 4  # batches, attacked side by side: the few left of them are one small batch, not four
 
 
 class Looked(NamedTuple):
