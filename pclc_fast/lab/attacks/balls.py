@@ -25,7 +25,7 @@ class Ball(Protocol):
         """[B], float64."""
 
     def select(self, lines: Tensor) -> Self:
-        """Those at some indices or under a mask."""
+        """Those at some indices."""
 
     def project(self, images: Tensor) -> Tensor:
         """The nearest allowed images, never farther than epsilon, not even by rounding."""
@@ -52,7 +52,7 @@ class LinfBall:
         return cls(clean, epsilon, *budget(clean, column(epsilon, clean)))
 
     def select(self, lines: Tensor) -> LinfBall:
-        return LinfBall(self.clean[lines], self.epsilon[lines], self.low[lines], self.high[lines])
+        return LinfBall(*(each.index_select(0, lines) for each in vars(self).values()))
 
     def project(self, images: Tensor) -> Tensor:
         return torch.clamp(images, self.low, self.high)
@@ -79,7 +79,7 @@ class L2Ball:
         return cls(clean, epsilon)
 
     def select(self, lines: Tensor) -> L2Ball:
-        return L2Ball(self.clean[lines], self.epsilon[lines])
+        return L2Ball(*(each.index_select(0, lines) for each in vars(self).values()))
 
     def project(self, images: Tensor) -> Tensor:
         change = images - self.clean
@@ -114,8 +114,8 @@ def budget(images: Tensor, epsilon: Tensor | float) -> tuple[Tensor, Tensor]:
     the rounding of ``pixel + epsilon``: where that went outside, the bound is the next one inside.
     """
     exact = images.double()
-    low = (exact - epsilon).clamp(min=0).to(images.dtype)
-    high = (exact + epsilon).clamp(max=1).to(images.dtype)
+    low = (exact - epsilon).clamp_(min=0).to(images.dtype)
+    high = (exact + epsilon).clamp_(max=1).to(images.dtype)
     low = torch.where(exact - low.double() > epsilon, torch.nextafter(low, images), low)
     high = torch.where(high.double() - exact > epsilon, torch.nextafter(high, images), high)
     return low, high

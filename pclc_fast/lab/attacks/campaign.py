@@ -133,7 +133,7 @@ class Campaign:
 
     def _run(self, stop: Stop) -> Cell:
         lines = self._standing(stop.spec)
-        parts = equal_parts(lines, self._subjects.network.batch_size) if len(lines) else ()
+        parts = equal_parts(lines, self._subjects.network.together) if len(lines) else ()
         done = []
         for number, part in enumerate(parts):
             done.append(self._piece(stop, part, number))

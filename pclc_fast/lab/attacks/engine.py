@@ -92,7 +92,7 @@ class Found(NamedTuple):
         )
 
 
-@dataclass
+@dataclass(frozen=True)
 class Lanes:
     """The attempts that are under way, those of an image side by side."""
 
@@ -119,12 +119,17 @@ class Lanes:
         whole = task if runs == 1 else task.select(image)
         return cls(image, run, whole.labels, goal, whole.positions, whole.ball, task.noise)
 
-    def select(self, lines: Tensor) -> None:
-        """Keep these."""
-        self.image, self.run = self.image[lines], self.run[lines]
-        self.labels, self.positions = self.labels[lines], self.positions[lines]
-        self.targets = None if self.targets is None else self.targets[lines]
-        self.ball = self.ball.select(lines)
+    def select(self, lines: Tensor) -> Lanes:
+        """A part of them."""
+        return Lanes(
+            self.image[lines],
+            self.run[lines],
+            self.labels[lines],
+            None if self.targets is None else self.targets[lines],
+            self.positions[lines],
+            self.ball.select(lines),
+            self.noise,
+        )
 
 
 @dataclass
@@ -139,7 +144,7 @@ class Rule:
 
     def select(self, lines: Tensor) -> None:
         """Keep these lanes."""
-        self.memory = {name: tensor[lines] for name, tensor in self.memory.items()}
+        self.memory = {name: kept.index_select(0, lines) for name, kept in self.memory.items()}
 
 
 class Look(Protocol):
@@ -177,7 +182,7 @@ def ascend(
     if not len(task.labels):
         return Found.nothing(task, steps)
     lanes = restarts * max(1, targets)
-    parts = task.split(max(1, task.network.batch_size // lanes))
+    parts = task.split(max(1, task.network.together // lanes))
     return Found.joined(
         [_ascend(part, look, rule, start, steps, restarts, targets, iterate) for part in parts]
     )
@@ -200,7 +205,7 @@ def _ascend(
     images = lanes.ball.project(start(lanes))
     for step in range(steps + 1):
         is_last = step == steps
-        looked = None if is_last else look(task, lanes, images, step)
+        looked = None if is_last else _look(task, look, lanes, images, step)
         counts = is_last or iterate == "any"
         logits = task.network.logits(images) if looked is None else looked.logits
         nan = is_nan(logits)
@@ -212,14 +217,24 @@ def _ascend(
             found.images[lanes.image[rest]] = images[rest]
         if looked is None or not len(left):
             break
+        images = rule.move(step, images, looked, lanes)
         if len(left) < len(images):
-            lanes.select(left)
+            lanes, images = lanes.select(left), images.index_select(0, left)
             rule.select(left)
-            images, looked = images[left], looked.select(left)
-        images = lanes.ball.project(rule.move(step, images, looked, lanes))
+        images = lanes.ball.project(images)
     return found._replace(
         sums=tally.sums, naive_forwards=whole * (steps + 1), naive_backwards=whole * steps
     )
+
+
+def _look(task: Task, look: Look, lanes: Lanes, images: Tensor, step: int) -> Looked:
+    """Look at all lanes, no more than a batch at a time."""
+    size = task.network.batch_size
+    if len(images) <= size:
+        return look(task, lanes, images, step)
+    lines = torch.arange(len(images), device=images.device)
+    parts = zip(equal_parts(lines, size), equal_parts(images, size), strict=True)
+    return Looked.joined([look(task, lanes.select(at), part, step) for at, part in parts])
 
 
 def _take(found: Found, step: int, lanes: Lanes, images: Tensor, fooled: Tensor) -> Tensor:

@@ -146,7 +146,7 @@ def _steps(
 
 def stepped(images: Tensor, direction: Tensor, size: Tensor, ball: Ball) -> Tensor:
     """Images a step of ``size`` [L] further along a direction."""
-    return images + column(size, images).to(images.dtype) * ball.ascent(direction)
+    return ball.ascent(direction).mul_(column(size, images).to(images.dtype)).add_(images)
 
 
 def finite(looked: Looked) -> Tensor:

@@ -70,4 +70,4 @@ def attack_images(
         noise=Noise(int(seed)).child(attack),  # or seeds would be shifted images
         substitute=other,
     )
-    return Found.joined([ATTACKS[attack].run(part, **settings) for part in task.split(batch_size)])
+    return ATTACKS[attack].run(task, **settings)

@@ -15,6 +15,7 @@ Model = Callable[[Tensor], Tensor]  # images [B, ...] -> logits [B, K]
 # with one or two threads, for 4, 8 and 12.
 _SMALLEST = 16
 _SAFE_STEP, _SAFE_THREADS = 4, 2
+_TOGETHER = 4  # batches, attacked side by side: the few left of them are one small batch, not four
 
 
 class Looked(NamedTuple):
@@ -24,9 +25,12 @@ class Looked(NamedTuple):
     value: Tensor  # [B], of the objective
     gradient: Tensor | None  # [B, ...]
 
-    def select(self, lines: Tensor) -> Looked:
-        gradient = None if self.gradient is None else self.gradient[lines]
-        return Looked(self.logits[lines], self.value[lines], gradient)
+    @staticmethod
+    def joined(parts: list[Looked]) -> Looked:
+        """The looks at the parts of a batch as one."""
+        logits, value, gradient = zip(*parts, strict=True)
+        whole = None if gradient[0] is None else torch.cat(gradient)
+        return Looked(torch.cat(logits), torch.cat(value), whole)
 
 
 class Network:
@@ -38,6 +42,11 @@ class Network:
         self.forwards = 0
         self.backwards = 0
 
+    @property
+    def together(self) -> int:
+        """How many attempts are attacked side by side; more than go through the model at once."""
+        return _TOGETHER * self.batch_size
+
     def logits(self, images: Tensor) -> Tensor:
         """Return the logits of any number of images, in batches, without a graph."""
         self.forwards += len(images)
@@ -46,7 +55,7 @@ class Network:
         return torch.cat(parts) if len(parts) != 1 else parts[0]
 
     def look(self, images: Tensor, objective: Callable[[Tensor], Tensor]) -> Looked:
-        """Return logits, objective and its gradient for a batch."""
+        """Return logits, objective and its gradient for no more than a batch."""
         self.forwards += len(images)
         self.backwards += len(images)
         images = images.detach().requires_grad_()
@@ -63,20 +72,13 @@ class Network:
             shown = torch.cat([images, images[:1].expand(padding, *images.shape[1:])])
         else:
             shown = images.clone()  # for models that normalise in place
-        if len(shown) <= self.batch_size:
-            return self._answer(shown)[:count]
-        # The attempts at one image are more than a batch.
-        parts = torch.split(shown, self.batch_size)
-        return torch.cat([self._answer(part.clone()) for part in parts])
-
-    def _answer(self, images: Tensor) -> Tensor:
-        logits = self._model(images)
-        if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(images):
+        logits = self._model(shown)
+        if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(shown):
             got = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
             raise ValueError(
-                f"the model must give logits [B, classes] for B images; got {got} for {len(images)}"
+                f"the model must give logits [B, classes] for B images; got {got} for {len(shown)}"
             )
-        return logits
+        return logits[:count]
 
 
 def _padding(images: Tensor) -> int:

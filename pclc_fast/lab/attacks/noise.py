@@ -54,14 +54,17 @@ class Noise:
 def _mix(x: Tensor) -> Tensor:
     """A step of SplitMix64: Steele, Lea and Flood, OOPSLA 2014. int64 wraps around."""
     x = x * _signed(0x9E3779B97F4A7C15) + _signed(0x9E3779B97F4A7C15)
-    x = (x ^ _shift(x, 30)) * _signed(0xBF58476D1CE4E5B9)
-    x = (x ^ _shift(x, 27)) * _signed(0x94D049BB133111EB)
-    return x ^ _shift(x, 31)
+    x ^= _shift(x, 30)
+    x *= _signed(0xBF58476D1CE4E5B9)
+    x ^= _shift(x, 27)
+    x *= _signed(0x94D049BB133111EB)
+    x ^= _shift(x, 31)
+    return x
 
 
 def _shift(x: Tensor, bits: int) -> Tensor:
     """To the right, zeros coming in: ``>>`` copies the sign."""
-    return (x >> bits) & ((1 << (64 - bits)) - 1)
+    return (x >> bits).bitwise_and_((1 << (64 - bits)) - 1)
 
 
 def _signed(value: int) -> int:

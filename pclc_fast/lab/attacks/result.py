@@ -205,9 +205,8 @@ class Result:
         0 where it is wrong without an attack; None where nothing did. A fooling image within a
         budget is within every larger one too.
         """
-        found: list[float | None] = [
-            None if i in self.images.correct else 0.0 for i in range(self.clean.images)
-        ]
+        pairs = zip(self.images.predicted, self.images.label, strict=True)
+        found: list[float | None] = [None if guess == label else 0.0 for guess, label in pairs]
         for cell in self._bounded():
             for image in cell.fooled:
                 before = found[image]

@@ -39,13 +39,14 @@ def load_result(folder: Path) -> Result:
     path = folder / RESULT
     try:
         result = from_json(json.loads(path.read_text(encoding="utf-8")))
-        fooled = [(i, e) for i, e in enumerate(result.minimum_epsilon()) if e is not None]
+        correct, least = result.images.correct, result.minimum_epsilon()
+        fooled = [(i, e) for i, e in enumerate(least) if e is not None and i in correct]
         path = folder / IMAGES
         if not path.exists():
             return result
         kept = Adversarial(**safetensors_tensors(path.read_bytes()))
         positions = zip(kept.position.tolist(), kept.epsilon.tolist(), strict=True)
-        if list(positions) != [pair for pair in fooled if pair[0] in result.images.correct]:
+        if list(positions) != fooled:
             raise ValueError(f"its images are not those of the {RESULT} beside it")
         return dataclasses.replace(result, adversarial=kept)
     except (OSError, ValueError, SafetensorError, TypeError, IndexError) as error:

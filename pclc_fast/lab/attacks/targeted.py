@@ -59,7 +59,7 @@ def focused(
     count = min(scouts, task.logits.shape[1] - 1)
     few = min(targets, count)
     found = []
-    for part in task.split(max(1, task.network.batch_size // max(count, few * restarts))):
+    for part in task.split(max(1, task.network.together // max(count, few * restarts))):
         found.append(_focused(part, scouting, count, steps, few, restarts, loss, rescaled))
     return Found.joined(found)
 

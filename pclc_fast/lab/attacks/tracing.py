@@ -47,9 +47,9 @@ class Tally:
             return
         self._values.append((step, looked.value))
         if looked.gradient is not None and len(fooled):
-            flat = looked.gradient.flatten(1)
-            largest = flat.abs().amax(dim=1)  # NaN travels
-            zeros = 1 - torch.count_nonzero(flat, dim=1) / flat.shape[1]
+            size = looked.gradient.flatten(1).abs()
+            largest = size.amax(dim=1)  # NaN travels
+            zeros = 1 - size.ne_(0).sum(dim=1) / size.shape[1]
             self._gradients.append((step, torch.stack([largest, zeros])))
 
     @property
