@@ -57,7 +57,7 @@ template <class S, LcMode kMode>
 PCLC_KERNEL(128, 4)
 backward_warp(const BackwardCall<typename S::Compute> c) {
   using T = typename S::Compute;
-  constexpr int kVectors = sizeof(typename S::Stored) == 2 ? 2 : 4;
+  constexpr int kVectors = sizeof(typename S::Stored) == 4 ? 4 : 2;
   const Upstream<T> upstream = upstream_of(c, shared_front<T>());
   if (upstream.is_done) return;
   const int64_t slices = (most_vectors<S>(c.classes) + kSliceVectors - 1) / kSliceVectors;

@@ -145,7 +145,7 @@ constexpr int kBatch = sizeof(typename S::Stored) == 8 ? 2 : 4;
 
 // Blocks of 128 threads that the registers of a multiprocessor are to suffice for.
 template <LcMode kMode>
-constexpr int kWarpBlocks = kMode == LcMode::kSoft ? 5 : 6;
+constexpr int kWarpBlocks = kMode == LcMode::kHard ? 6 : 5;
 
 // A warp has a row in shared memory.
 template <class S, LcMode kMode, int kVectors>
