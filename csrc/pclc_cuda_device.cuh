@@ -48,8 +48,11 @@ PCLC_DEVICE Words load_words(const void* from) {
   const uint4 v = *static_cast<const uint4*>(from);
   return {{v.x, v.y, v.z, v.w}};
 }
+// The compiler would cut a store in four where it depends on a condition.
 PCLC_DEVICE void store_words(void* to, const Words& w) {
-  *static_cast<uint4*>(to) = make_uint4(w.at[0], w.at[1], w.at[2], w.at[3]);
+  asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(to)),
+               "r"(w.at[0]), "r"(w.at[1]), "r"(w.at[2]), "r"(w.at[3])
+               : "memory");
 }
 
 // 16 bytes to shared memory, there once this thread has waited for all its copies. They take no

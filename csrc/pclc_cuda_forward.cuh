@@ -145,7 +145,9 @@ constexpr int kBatch = sizeof(typename S::Stored) == 8 ? 2 : 4;
 
 // Blocks of 128 threads that the registers of a multiprocessor are to suffice for.
 template <LcMode kMode>
-constexpr int kWarpBlocks = kMode == LcMode::kHard ? 6 : 5;
+constexpr int kWarpBlocks = kMode == LcMode::kHard   ? 6
+                            : kMode == LcMode::kSoft ? 5
+                                                     : 4;
 
 // A warp has a row in shared memory.
 template <class S, LcMode kMode, int kVectors>
@@ -166,7 +168,7 @@ forward_shared(const ForwardCall<typename S::Compute> c) {
 }
 
 // A block has a row of any length, which it reads twice.
-constexpr int kStreamedThreads = 320;
+constexpr int kStreamedThreads = 256;
 template <class S, LcMode kMode>
 PCLC_KERNEL(kStreamedThreads, sizeof(typename S::Stored) == 8 ? 1 : 2)
 forward_streamed(const ForwardCall<typename S::Compute> c) {
