@@ -145,9 +145,10 @@ constexpr int kBatch = sizeof(typename S::Stored) == 8 ? 2 : 4;
 
 // Blocks of 128 threads that the registers of a multiprocessor are to suffice for.
 template <LcMode kMode>
-constexpr int kWarpBlocks = kMode == LcMode::kHard   ? 6
-                            : kMode == LcMode::kSoft ? 5
-                                                     : 4;
+constexpr int kWarpBlocks = kMode == LcMode::kHard ? 6 : 5;
+// Vectors that a lane has in registers at a time. With more of `all` in 16 bits there is a stack.
+template <class S, LcMode kMode>
+constexpr int kWarpBatch = kMode == LcMode::kAll && kWidth<S> == 8 ? 1 : kBatch<S>;
 
 // A warp has a row in shared memory.
 template <class S, LcMode kMode, int kVectors>

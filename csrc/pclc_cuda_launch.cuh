@@ -80,7 +80,7 @@ void forward_by_warps(ForwardCall<T> c, const CudaPlace& place) {
   };
   constexpr int kEighth = 8 / kWidth<S>;  // vectors for 8 elements a lane
   if (vectors_of<S>(c) <= kWarp * kEighth) return warp(forward_warp<S, kMode, kEighth>, kEighth);
-  warp(forward_warp<S, kMode, kBatch<S>>, kBatch<S>);
+  warp(forward_warp<S, kMode, kWarpBatch<S, kMode>>, kWarpBatch<S, kMode>);
 }
 
 // By the smallest cluster of blocks that has room for a row.

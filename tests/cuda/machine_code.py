@@ -20,7 +20,7 @@ from typing import NamedTuple
 MAIN = "sm_90"
 STORED = {"Float32": 4, "BFloat16": 2, "Float16": 2, "Float64": 8}
 MODES = ("0", "1", "2")  # LcMode in csrc/pclc.h
-HARD, SOFT = "0", "1"
+HARD = "0"
 REGISTERS = 65536  # of a multiprocessor, and those of a thread are given out by eights
 # Static, of a block: what CUDA keeps for itself. The kernels' own is dynamic, and its size is
 # asserted where it is computed (csrc/pclc_cuda_launch.cuh).
@@ -56,7 +56,7 @@ class Kernel(NamedTuple):
         if self.name == "forward_streamed" and self.storage == "Float64":
             return 8
         if self.name == "forward_warp":
-            return {HARD: 24, SOFT: 20}.get(self.mode, 16)
+            return 24 if self.mode == HARD else 20
         return 20 if self.name == "forward_shared" else 16
 
     def moves_vectors(self) -> bool:
