@@ -19,6 +19,8 @@ namespace device {
 constexpr uint32_t kEagerCounters = 1u << 16, kCapturedCounters = 1u << 18;
 __device__ uint32_t counters[kEagerCounters + kCapturedCounters];
 
+constexpr size_t kManyShared = 4096;  // more than the sums of threads take
+
 __global__ void ask_for_code() {}  // is there where any kernel is
 
 std::string describe(const Purpose& purpose) {
@@ -57,6 +59,12 @@ int64_t ask_for_room(const std::string& what, const void* kernel, const Shape& s
   if (shape.shared_bytes > static_cast<size_t>(most_shared)) return 0;
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most_shared),
         what);
+  if (shape.shared_bytes >
+      kManyShared) {  // what the cache leaves of it decides how many blocks run
+    check(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
+                               cudaSharedmemCarveoutMaxShared),
+          what);
+  }
   int count = 0;
   if (shape.cluster == 1) {
     check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&count, kernel, shape.threads,

@@ -39,12 +39,12 @@ backward_lanes(const BackwardCall<typename S::Compute> c) {
   using T = typename S::Compute;
   const Upstream<T> upstream = upstream_of(c, shared_front<T>());
   if (upstream.is_done) return;
-  const LaneTeam<T, kLanes> team(shared_front<T>());
+  const LaneTeam<T, kLanes> team;
   const int64_t step = blocks() * team.teams();
   for (int64_t i = block() * team.teams() + team.number(); i < c.rows; i += step) {
     const Row<T> row = row_at<S>(c, i);
     const RowView<S> view = view_of<S>(c, row);
-    const HeldScalars<S, kLanes, kElements> held(view, team.index(), team.size());
+    const HeldScalars<S, kLanes, kElements> held(view, team.index());
     held.write(view, writer_of<S, kMode>(c, row, upstream.factor));
   }
 }
@@ -57,20 +57,34 @@ template <class S, LcMode kMode>
 PCLC_KERNEL(128, 4)
 backward_warp(const BackwardCall<typename S::Compute> c) {
   using T = typename S::Compute;
+  constexpr int kVectors = sizeof(typename S::Stored) == 4 ? 4 : 2;
   const Upstream<T> upstream = upstream_of(c, shared_front<T>());
   if (upstream.is_done) return;
   const int64_t slices = (most_vectors<S>(c.classes) + kSliceVectors - 1) / kSliceVectors;
   const int64_t step = blocks() * warps();
   for (int64_t i = block() * warps() + warp(); i < c.rows * slices; i += step) {
     const Row<T> row = row_at<S>(c, i / slices);
-    RowView<S> view = view_of<S>(c, row);
+    const RowView<S> view = view_of<S>(c, row);
     const Writer<S, kMode> writer = writer_of<S, kMode>(c, row, upstream.factor);
-    view.is_skipped |= writer.is_constant;
     const int begin = static_cast<int>(i % slices) * kSliceVectors;
     const int end = begin + kSliceVectors < view.vectors() ? begin + kSliceVectors : view.vectors();
-    for (int v = begin + lane(); v < end; v += kWarp * kBatchVectors<S>) {
-      HeldVectors<S, kBatchVectors<S>>(view, v, kWarp, end).write(view, writer, end);
+    for (int v = begin + lane(); v < end; v += kWarp * kVectors) {
+      HeldVectors<S, kVectors> held;
+#pragma unroll
+      for (int n = 0; n < kVectors; ++n) {
+        const bool is_read = v + n * kWarp < end && !writer.is_constant;
+        held.words[n] = is_read ? view.load(v + n * kWarp) : RowView<S>::nothing();
+      }
+      writer.convert(held.words);
+#pragma unroll
+      for (int n = 0; n < kVectors; ++n) {
+        if (v + n * kWarp < end) view.store(v + n * kWarp, held.words[n]);
+      }
     }
+    writer.patch(view, [&](int32_t element) {
+      const int v = element / kWidth<S>;
+      return begin <= v && v < end && (v - begin) % kWarp == lane();
+    });
   }
 }
 

@@ -38,6 +38,8 @@ struct ForwardCall : Call<T> {
   const double* parts;     // what prepare_weights has left, or null
   double* partial_losses;  // [kMaxBlocks]
   uint32_t* blocks_done;   // 0 before the launch and after it
+  int32_t most_count;      // vectors of a row, or of a block's share of it
+  int32_t slots;           // room for them in shared memory
 };
 
 template <typename T>
@@ -70,11 +72,15 @@ PCLC_DEVICE const typename S::Stored* logits_of(const Call<T>& c, int64_t row) {
   return static_cast<const typename S::Stored*>(c.logits) + row * c.row_stride;
 }
 
+template <typename T>
+PCLC_DEVICE int64_t target_of(const Call<T>& c, int64_t index) {
+  return index < c.rows ? c.target[index] : 0;
+}
+
 template <class S, typename T = typename S::Compute>
-PCLC_DEVICE Row<T> row_at(const Call<T>& c, int64_t index) {
+PCLC_DEVICE Row<T> row_at(const Call<T>& c, int64_t index, int64_t y) {
   Row<T> row{index, RowState::kAbsent, -1, 0, 0};
   if (index >= c.rows) return row;
-  const int64_t y = c.target[index];
   row.weight = class_weight(c, y);
   row.state = y == c.ignore_index       ? RowState::kIgnored
               : 0 <= y && y < c.classes ? RowState::kGood
@@ -84,6 +90,11 @@ PCLC_DEVICE Row<T> row_at(const Call<T>& c, int64_t index) {
     row.true_logit = S::load(logits_of<S>(c, index)[y]);
   }
   return row;
+}
+
+template <class S, typename T = typename S::Compute>
+PCLC_DEVICE Row<T> row_at(const Call<T>& c, int64_t index) {
+  return row_at<S>(c, index, target_of(c, index));
 }
 
 template <class S, typename T = typename S::Compute>
@@ -116,81 +127,6 @@ template <typename T>
 PCLC_DEVICE Hinges<T> add(const Hinges<T>& a, const Hinges<T>& b) {
   return {a.active + b.active, a.active_sum + b.active_sum};
 }
-
-// The gradient of a false class from its logit, as ElementGrad of the CPU kernels gives it, with
-// what the row has instead of a formula: zeros where it is ignored, NaN where it is undefined.
-template <class S, LcMode kMode, typename T = typename S::Compute>
-struct Writer {
-  T shift, prob, threshold, inactive, active, true_grad, top_extra;
-  T soft_scale, soft_mean, all_step, true_logit, cap;
-  int32_t label, runner_up;
-  bool is_filled;    // with true_grad
-  bool is_constant;  // the logits need not be read
-
-  PCLC_DEVICE Writer(const Row<T>& row, const RowProbs<T>& p, const RowStats<T>& s,
-                     const Terms<T>& terms, T scale)
-      : shift(shift_of(s.top)),
-        prob(p.top_prob),
-        threshold(p.pc_case == PcCase::kMixed ? p.excess : T(2)),  // elsewhere none exceeds it
-        true_logit(row.true_logit),
-        cap(terms.lc_cap),
-        label(row.label),
-        runner_up(static_cast<int32_t>(s.runner_up)) {
-    const RowGrad<T> g = row_grad(row.true_logit, p, s, terms, scale);
-    const bool is_ignored = row.state == RowState::kIgnored;
-    is_filled = is_ignored || g.constant;
-    is_constant = is_filled || g.zero;
-    inactive = g.zero ? T(0) : g.inactive;  // never -0
-    active = g.zero ? T(0) : g.active;
-    true_grad = is_ignored ? T(0) : g.true_grad;
-    top_extra = g.top_extra;
-    soft_scale = g.soft_scale;
-    soft_mean = g.soft_mean;
-    all_step = g.all_step;
-  }
-
-  // The gradient at class k, of which `a` is the logit.
-  PCLC_DEVICE T at(int32_t k, T a) const {
-    if (is_filled || k == label) return true_grad;
-    const T grad = formula(a);
-    return is_top(k) ? grad + top_extra : grad;
-  }
-
-  // Vector v of a row.
-  PCLC_DEVICE void write(const RowView<S>& view, int32_t v, const Words& words) const {
-    constexpr int kCount = kWidth<S>;
-    const int32_t k = view.begin(v);
-    if (k >= view.classes) return;
-    T values[kCount];
-#pragma unroll
-    for (int i = 0; i < kCount; ++i) values[i] = is_filled ? true_grad : formula(S::get(words, i));
-    if (!is_filled && (view.holds(k, label) || view.holds(k, runner_up))) {
-#pragma unroll
-      for (int i = 0; i < kCount; ++i) {
-        if (is_top(k + i)) values[i] += top_extra;
-        if (k + i == label) values[i] = true_grad;
-      }
-    }
-    view.store(v, values);
-  }
-
- private:
-  PCLC_DEVICE bool is_top(int32_t k) const { return kMode == LcMode::kHard && k == runner_up; }
-
-  PCLC_DEVICE T formula(T a) const {
-    const T e = exp_of(a - shift);
-    const T pc = e * (e * prob > threshold ? active : inactive);
-    if constexpr (kMode == LcMode::kSoft) {
-      const T gap = true_logit - a;
-      const T pull = gap > 0 ? gap - soft_mean - T(1) : -soft_mean;
-      return pc + (e > 0 ? e * soft_scale * pull : T(0));
-    } else if constexpr (kMode == LcMode::kAll) {
-      return pc + (true_logit - a - cap > 0 && a > kNegativeInfinity<T> ? all_step : T(0));
-    } else {
-      return pc;
-    }
-  }
-};
 
 template <typename T>
 PCLC_DEVICE T loss_of(const Row<T>& row, const RowProbs<T>& p, const RowStats<T>& s,

@@ -39,6 +39,8 @@ PCLC_DEVICE T shuffle_xor(T value, int mask) {
   return __shfl_xor_sync(0xffffffffu, value, mask);
 }
 PCLC_DEVICE bool any_lane(bool condition) { return __any_sync(0xffffffffu, condition); }
+PCLC_DEVICE int32_t most_of_lanes(int32_t value) { return __reduce_max_sync(0xffffffffu, value); }
+PCLC_DEVICE int32_t least_of_lanes(int32_t value) { return __reduce_min_sync(0xffffffffu, value); }
 
 // 16 bytes at a 16-byte boundary. Not through the read-only cache: the gradient may go to where the
 // logits are.
@@ -46,16 +48,20 @@ PCLC_DEVICE Words load_words(const void* from) {
   const uint4 v = *static_cast<const uint4*>(from);
   return {{v.x, v.y, v.z, v.w}};
 }
+// The compiler would cut a store in four where it depends on a condition.
 PCLC_DEVICE void store_words(void* to, const Words& w) {
-  *static_cast<uint4*>(to) = make_uint4(w.at[0], w.at[1], w.at[2], w.at[3]);
+  asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(to)),
+               "r"(w.at[0]), "r"(w.at[1]), "r"(w.at[2]), "r"(w.at[3])
+               : "memory");
 }
 
-// Hides where the words come from: what was made of them before is made again, and needs no
-// registers in between.
-PCLC_DEVICE void forget(Words& words) {
-#pragma unroll
-  for (int i = 0; i < 4; ++i) asm volatile("" : "+r"(words.at[i]));
+// 16 bytes to shared memory, there once this thread has waited for all its copies. They take no
+// registers, so that a whole row can be on its way.
+PCLC_DEVICE void copy_words(Words* to, const void* from) {
+  const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(to));
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(address), "l"(from) : "memory");
 }
+PCLC_DEVICE void wait_for_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 
 PCLC_DEVICE float float_of(uint32_t bits) { return __uint_as_float(bits); }
 PCLC_DEVICE uint32_t bits_of(float value) { return __float_as_uint(value); }
@@ -84,6 +90,18 @@ PCLC_DEVICE uint32_t two_bfloats(float first, float second) {
 
 PCLC_DEVICE float max_of(float a, float b) { return fmaxf(a, b); }  // ignores a NaN
 PCLC_DEVICE double max_of(double a, double b) { return fmax(a, b); }
+PCLC_DEVICE uint32_t max_of_halves(uint32_t a, uint32_t b) {  // of each of the two
+  uint32_t pair;
+  asm("max.f16x2 %0, %1, %2;" : "=r"(pair) : "r"(a), "r"(b));
+  return pair;
+}
+PCLC_DEVICE uint32_t max_of_bfloats(uint32_t a, uint32_t b) {
+  uint32_t pair;
+  asm("max.bf16x2 %0, %1, %2;" : "=r"(pair) : "r"(a), "r"(b));
+  return pair;
+}
+
+PCLC_DEVICE float fused(float a, float b, float c) { return __fmaf_rn(a, b, c); }  // a b + c
 
 // 2^x with a relative error of 2^-22, 0 where that is no normal number; NaN for NaN.
 PCLC_DEVICE float exp2_of(float x) {
@@ -131,9 +149,11 @@ PCLC_DEVICE int lane() { return thread() % kWarp; }
 PCLC_DEVICE int warp() { return thread() / kWarp; }
 PCLC_DEVICE int warps() { return threads() / kWarp; }
 
+constexpr float kLog2E = 1.44269504088896341f;
+
 // For arguments up to 0. The product is rounded, so the relative error grows with x as that of a
 // difference of logits does.
-PCLC_DEVICE float exp_of(float x) { return exp2_of(x * 1.44269504088896341f); }
+PCLC_DEVICE float exp_of(float x) { return exp2_of(x * kLog2E); }
 
 struct Exp {
   template <typename T>

@@ -6,18 +6,15 @@
 
 namespace pclc::device {
 
-// Vectors that a thread holds at a time of long rows.
-template <class S>
-constexpr int kBatchVectors = sizeof(typename S::Stored) == 2 ? 2 : 4;
-
 // kCount classes of a short row, one for every kLanes-th: too few for vectors.
 template <class S, int kLanes, int kElements>
 class HeldScalars {
  public:
   using T = typename S::Compute;
+  using Storage = S;
   static constexpr int kCount = kElements;
 
-  PCLC_DEVICE HeldScalars(const RowView<S>& view, int index, int) : index_(index) {
+  PCLC_DEVICE HeldScalars(const RowView<S>& view, int index) : index_(index) {
 #pragma unroll
     for (int i = 0; i < kCount; ++i) {
       const int32_t k = class_of(i);
@@ -27,7 +24,6 @@ class HeldScalars {
   }
   PCLC_DEVICE int32_t class_of(int i) const { return index_ + i * kLanes; }
   PCLC_DEVICE T logit(int i) const { return logits_[i]; }
-  PCLC_DEVICE void forget_numbers() {}
 
   template <LcMode kMode>
   PCLC_DEVICE void write(const RowView<S>& view, const Writer<S, kMode>& writer) const {
@@ -43,78 +39,19 @@ class HeldScalars {
   T logits_[kCount];
 };
 
-// Vectors first, first + step, ... of a row, below `end`.
+// kVectors vectors.
 template <class S, int kVectors>
-class HeldVectors {
- public:
+struct HeldVectors {
   using T = typename S::Compute;
+  using Storage = S;
   static constexpr int kCount = kVectors * kWidth<S>;
 
-  PCLC_DEVICE HeldVectors(const RowView<S>& view, int first, int step)
-      : HeldVectors(view, first, step, INT32_MAX) {}
-  PCLC_DEVICE HeldVectors(const RowView<S>& view, int first, int step, int end)
-      : HeldVectors(first, step, view.lead) {
-#pragma unroll
-    for (int i = 0; i < kVectors; ++i) {
-      if (vector(i) < end) {
-        words_[i] = view.load(vector(i));
-      } else {
-        view.fill(words_[i]);
-      }
-    }
-  }
-  // From where `keep` has put them: `kept` holds the vectors from `begin` on.
-  PCLC_DEVICE HeldVectors(const RowView<S>& view, int first, int step, int begin, int end,
-                          const Words* kept)
-      : HeldVectors(first, step, view.lead) {
-#pragma unroll
-    for (int i = 0; i < kVectors; ++i) {
-      if (vector(i) < end) {
-        words_[i] = kept[vector(i) - begin];
-      } else {
-        view.fill(words_[i]);
-      }
-    }
-  }
+  Words words[kVectors];
 
-  PCLC_DEVICE void keep(int begin, int end, Words* kept) const {
-#pragma unroll
-    for (int i = 0; i < kVectors; ++i) {
-      if (vector(i) < end) kept[vector(i) - begin] = words_[i];
-    }
-  }
-
-  PCLC_DEVICE int32_t class_of(int i) const {
-    return vector(i / kWidth<S>) * kWidth<S> - lead_ + i % kWidth<S>;
-  }
-  PCLC_DEVICE T logit(int i) const { return S::get(words_[i / kWidth<S>], i % kWidth<S>); }
-  // Numbers that are stored in less take more registers than their words.
-  PCLC_DEVICE void forget_numbers() {
-    if constexpr (sizeof(typename S::Stored) == 2) {
-#pragma unroll
-      for (int i = 0; i < kVectors; ++i) forget(words_[i]);
-    }
-  }
-
-  template <LcMode kMode>
-  PCLC_DEVICE void write(const RowView<S>& view, const Writer<S, kMode>& writer,
-                         int end = INT32_MAX) const {
-#pragma unroll
-    for (int i = 0; i < kVectors; ++i) {
-      if (vector(i) < end) writer.write(view, vector(i), words_[i]);
-    }
-  }
-
- private:
-  PCLC_DEVICE HeldVectors(int first, int step, int32_t lead)
-      : first_(first), step_(step), lead_(lead) {}
-  PCLC_DEVICE int32_t vector(int i) const { return first_ + i * step_; }
-
-  int32_t first_, step_, lead_;
-  Words words_[kVectors];
+  PCLC_DEVICE T logit(int i) const { return S::get(words[i / kWidth<S>], i % kWidth<S>); }
 };
 
-// What the logits held add to the sums of the logit constraint.
+// What a logit adds to the sums of the logit constraint.
 template <LcMode kMode, typename T>
 PCLC_DEVICE void add_constraint(T a, T e, T true_logit, T cap, Partial<T>* part) {
   if constexpr (kMode == LcMode::kSoft) {
@@ -131,11 +68,10 @@ PCLC_DEVICE void add_constraint(T a, T e, T true_logit, T cap, Partial<T>* part)
 }
 
 template <LcMode kMode, class Held, typename T = typename Held::T>
-PCLC_DEVICE Partial<T> reduce(Held& held, T true_logit, T cap) {
+PCLC_DEVICE Partial<T> reduce(const Held& held, T true_logit, T cap) {
   Partial<T> part;
 #pragma unroll
   for (int i = 0; i < Held::kCount; ++i) part.top = max_of(part.top, held.logit(i));
-  held.forget_numbers();
   const T shift = shift_of(part.top);
 #pragma unroll
   for (int i = Held::kCount - 1; i >= 0; --i) {
@@ -149,17 +85,81 @@ PCLC_DEVICE Partial<T> reduce(Held& held, T true_logit, T cap) {
   return part;
 }
 
+// The sums of a thread over vectors that it meets one after the other: relative to the largest
+// logit so far, which soon is the last.
+template <class S, LcMode kMode>
+class Running {
+ public:
+  using T = typename S::Compute;
+
+  PCLC_DEVICE Running() : powers_(kNegativeInfinity<T>) {}
+
+  // Vectors number first, first + step, ...
+  template <int kVectors>
+  PCLC_DEVICE void add(const HeldVectors<S, kVectors>& held, int32_t first, int32_t step,
+                       T true_logit, T cap) {
+    typename S::Best best[kVectors];
+#pragma unroll
+    for (int i = 0; i < kVectors; ++i) best[i] = S::best(held.words[i]);
+    auto of_all = best[0];
+#pragma unroll
+    for (int i = 1; i < kVectors; ++i) of_all = S::better(of_all, best[i]);
+    const T top = S::largest(of_all);
+    if (top > part_.top) {
+      rise(top);
+#pragma unroll
+      for (int i = kVectors - 1; i >= 0; --i) {
+        if (S::largest(best[i]) == top) part_.first = first + i * step;
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < held.kCount; ++i) {
+      const T a = held.logit(i);
+      const T e = powers_.of(a);
+      part_.exp_sum += e;
+      add_constraint<kMode>(a, e, true_logit, cap, &part_);
+    }
+  }
+
+  // The vector that has the largest logit first; kNoClass without any.
+  PCLC_DEVICE int32_t vector() const { return part_.first; }
+  // All sums, where that vector is `words` and begins at class `begin`.
+  PCLC_DEVICE Partial<T> sums(const Words& words, int32_t begin) const {
+    Partial<T> part = part_;
+    scale(powers_.factor(), part);
+    if (part.first == kNoClass) return part;
+#pragma unroll
+    for (int i = kWidth<S> - 1; i >= 0; --i) {
+      if (S::get(words, i) == part.top) part.first = begin + i;
+    }
+    return part;
+  }
+
+ private:
+  PCLC_DEVICE void rise(T top) {
+    const Powers<S> higher(top);
+    scale(powers_.towards(higher, part_.top - top), part_);
+    powers_ = higher;
+    part_.top = top;
+  }
+  static PCLC_DEVICE void scale(T factor, Partial<T>& part) {
+    part.exp_sum *= factor;
+    if constexpr (kMode == LcMode::kSoft) part.lc_sum *= factor, part.lc_count *= factor;
+  }
+
+  Partial<T> part_;
+  Powers<S> powers_;
+};
+
 // The active hinges of a mixed row.
 template <class Held, typename T = typename Held::T>
-PCLC_DEVICE Hinges<T> count(const Held& held, const RowStats<T>& stats, const RowProbs<T>& probs) {
-  const T shift = shift_of(stats.top);
-  const T threshold = probs.pc_case == PcCase::kMixed ? probs.excess : T(2);
+PCLC_DEVICE Hinges<T> count(const Held& held, const Threshold<typename Held::Storage>& threshold) {
   Hinges<T> hinges;
 #pragma unroll
   for (int i = 0; i < Held::kCount; ++i) {
-    const T f = exp_of(held.logit(i) - shift) * probs.top_prob;
-    hinges.active += f > threshold ? T(1) : T(0);
-    hinges.active_sum += f > threshold ? f : T(0);
+    const T f = threshold.powers.of(held.logit(i)) * threshold.prob;
+    hinges.active += f > threshold.threshold ? T(1) : T(0);
+    hinges.active_sum += f > threshold.threshold ? f : T(0);
   }
   return hinges;
 }

@@ -14,18 +14,20 @@ namespace pclc::device {
 
 static_assert(kCudaWorkspaceBytes == (kParts + kMaxBlocks) * sizeof(double));
 
-constexpr int64_t kLaneClasses = 128;        // up to here a few lanes have a row
-constexpr int64_t kRegisterClasses = 16384;  // up to here it stays in registers
-constexpr int64_t kSharedClasses = 32768;    // of a block in shared memory
-constexpr int kSmallBlock = 128;             // threads
+constexpr int64_t kLaneClasses = 128;  // up to here a few lanes have a row
+constexpr int64_t kWarpVectors = 512;  // up to here a warp
+constexpr int kSmallBlock = 128;       // threads
 
-// On sm_90 a multiprocessor has 228 KB, of which every block takes 1 KB for itself: one block with
-// float32 rows, two with rows of 16 bits.
-template <class S>
-constexpr size_t kMostShared =
-    sizeof(Shared<float>) + sizeof(Words) * (kSharedClasses / kWidth<S> + 2);
-static_assert(kMostShared<Float32> <= 227 * 1024 &&
-              2 * (kMostShared<BFloat16> + 1024) <= 228 * 1024);
+// On sm_90 a multiprocessor has 228 KB of shared memory, of which every block takes 1 KB for
+// itself: three blocks have room for such a part of a row, so that one reads while others write.
+// Where a cluster has too few blocks for that, one block has room for twice as much.
+constexpr int64_t kShareVectors = 4096, kMostShareVectors = 2 * kShareVectors;
+constexpr int kShareThreads = 224;  // three times so many have registers
+constexpr int kPadVectors = 384;    // of kinds that fill no batch
+static_assert(3 * (sizeof(Shared<float>) + sizeof(Words) * (kShareVectors + kPadVectors) + 1024) <=
+                  228 * 1024 &&
+              sizeof(Shared<float>) + sizeof(Words) * (kMostShareVectors + 3 * kPadVectors) <=
+                  227 * 1024);
 
 // The vectors that a row of this call can touch.
 template <class S, typename T>
@@ -48,52 +50,76 @@ void start(const char* name, Kernel<Call> kernel, const Call& c, int64_t work, i
   launch(purpose, kernel, groups * shape.cluster, shape, place, c);
 }
 
+// Threads and slots for `vectors` of a block, in so many batches that few slots are in vain.
+struct Slots {
+  int threads;
+  int64_t count;
+};
+inline Slots slots_for(int64_t vectors, int batch, int most_threads) {
+  const int64_t fewest = (vectors + batch * most_threads - 1) / (batch * most_threads);
+  Slots best{0, INT64_MAX};
+  for (int64_t batches = fewest; batches < fewest + 3; ++batches) {
+    const int64_t lanes = (vectors + batch * batches - 1) / (batch * batches);
+    int64_t threads = (lanes + kWarp - 1) / kWarp * kWarp;
+    if (threads < kSmallBlock) threads = kSmallBlock;
+    const int64_t count = threads * batches * batch;
+    if (count < best.count) best = {static_cast<int>(threads), count};
+  }
+  return best;
+}
+
 template <class S, LcMode kMode, typename T = typename S::Compute>
-void forward_in_registers(const ForwardCall<T>& c, const CudaPlace& place) {
-  const auto lanes = [&](Kernel<ForwardCall<T>> kernel, int size) {
-    start<T>("forward_lanes", kernel, c, c.rows, kSmallBlock / size, {kSmallBlock}, place);
-  };
-  const auto warp = [&](Kernel<ForwardCall<T>> kernel) {
-    start<T>("forward_warp", kernel, c, c.rows, kSmallBlock / kWarp, {kSmallBlock}, place);
+void forward_by_warps(ForwardCall<T> c, const CudaPlace& place) {
+  const auto warp = [&](Kernel<ForwardCall<T>> kernel, int batch) {
+    const int64_t size = kWarp * batch;
+    c.most_count = static_cast<int32_t>(vectors_of<S>(c));
+    c.slots = static_cast<int32_t>((c.most_count + size - 1) / size * size);
+    const int warps = kSmallBlock / kWarp;
+    const Shape shape{kSmallBlock, 1, sizeof(Words) * static_cast<size_t>(c.slots * warps)};
+    start<T>("forward_warp", kernel, c, c.rows, warps, shape, place);
   };
   constexpr int kEighth = 8 / kWidth<S>;  // vectors for 8 elements a lane
-  const int64_t vectors = vectors_of<S>(c);
-  if (c.classes <= 32) return lanes(forward_lanes<S, kMode, 8, 4>, 8);
-  if (c.classes <= kLaneClasses) return lanes(forward_lanes<S, kMode, 16, 8>, 16);
-  if (vectors <= kWarp * kEighth) return warp(forward_warp<S, kMode, kEighth>);
-  if (vectors <= kWarp * kEighth * 4) return warp(forward_warp<S, kMode, kEighth * 4>);
-  if (vectors <= kWarp * kEighth * 8) return warp(forward_warp<S, kMode, kEighth * 8>);
-  int threads = kSmallBlock;
-  while (threads * kBlockVectors < vectors) threads *= 2;
-  start<T>("forward_block", forward_block<S, kMode>, c, c.rows, 1, {threads}, place);
+  if (vectors_of<S>(c) <= kWarp * kEighth) return warp(forward_warp<S, kMode, kEighth>, kEighth);
+  warp(forward_warp<S, kMode, kWarpBatch<S, kMode>>, kWarpBatch<S, kMode>);
 }
 
-// Rows of more classes: by the smallest cluster that holds one, else from global memory.
+// By the smallest cluster of blocks that has room for a row.
 template <class S, LcMode kMode, typename T = typename S::Compute>
-void forward_long_rows(const ForwardCall<T>& c, const CudaPlace& place) {
-  if constexpr (sizeof(T) == 4) {
-    const int threads = kLongThreads<S, true>;
+bool forward_by_blocks(ForwardCall<T> c, const CudaPlace& place) {
+  for (int64_t most : {kShareVectors, kMostShareVectors}) {
     for (int cluster : {1, 2, 4, 8}) {
-      if (c.classes > kSharedClasses * cluster) continue;
+      if (c.classes > most * kWidth<S> * cluster) continue;
       const int64_t share = (vectors_of<S>(c) + cluster - 1) / cluster;
-      const Shape shape{threads, cluster, static_cast<size_t>(share) * sizeof(Words)};
-      const Shape whole{threads, cluster, shape.shared_bytes + sizeof(Shared<T>)};
-      const char* name = cluster == 1 ? "forward_shared" : "forward_cluster";
-      const Kernel<ForwardCall<T>> kernel = forward_long<S, kMode, true>;
+      const Slots slots =
+          slots_for(share, kBatch<S>, most == kShareVectors ? kShareThreads : kMostThreads);
+      c.most_count = static_cast<int32_t>(share);
+      c.slots = static_cast<int32_t>(slots.count);
+      const Shape shape{slots.threads, cluster, sizeof(Words) * static_cast<size_t>(slots.count)};
+      const Shape whole{slots.threads, cluster, shape.shared_bytes + sizeof(Shared<T>)};
+      const char* name = cluster == 1 ? "forward_block" : "forward_cluster";
+      const Kernel<ForwardCall<T>> kernel = forward_shared<S, kMode>;
       if (room_for(Purpose{name, c.rows, c.classes}, kernel, whole, place) == 0) continue;
-      return start<T>(name, kernel, c, c.rows, 1, shape, place);
+      start<T>(name, kernel, c, c.rows, 1, shape, place);
+      return true;
     }
   }
-  const int threads = c.classes <= 1024 ? kSmallBlock : kLongThreads<S, false>;
-  start<T>("forward_streamed", forward_long<S, kMode, false>, c, c.rows, 1, {threads}, place);
+  return false;
 }
 
 template <class S, LcMode kMode, typename T = typename S::Compute>
-void forward(const ForwardCall<T>& c, const CudaPlace& place) {
+void forward(ForwardCall<T> c, const CudaPlace& place) {
   if constexpr (sizeof(T) == 4) {
-    if (c.classes <= kRegisterClasses) return forward_in_registers<S, kMode>(c, place);
+    const auto lanes = [&](Kernel<ForwardCall<T>> kernel, int size) {
+      start<T>("forward_lanes", kernel, c, c.rows, kSmallBlock / size, {kSmallBlock}, place);
+    };
+    if (c.classes <= 32) return lanes(forward_lanes<S, kMode, 8, 4>, 8);
+    if (c.classes <= kLaneClasses) return lanes(forward_lanes<S, kMode, 16, 8>, 16);
+    if (vectors_of<S>(c) <= kWarpVectors) return forward_by_warps<S, kMode>(c, place);
+    if (forward_by_blocks<S, kMode>(c, place)) return;
   }
-  forward_long_rows<S, kMode>(c, place);
+  c.most_count = static_cast<int32_t>(vectors_of<S>(c));
+  const int threads = c.classes <= 1024 ? kSmallBlock : kStreamedThreads;
+  start<T>("forward_streamed", forward_streamed<S, kMode>, c, c.rows, 1, {threads}, place);
 }
 
 template <class S, LcMode kMode, typename T = typename S::Compute>
@@ -146,7 +172,9 @@ void Launches<S>::forward(const Problem& p, const Outputs& out, void* workspace,
                    out.correct,
                    nullptr,
                    sums + kParts,
-                   nullptr};
+                   nullptr,
+                   0,
+                   0};
   if (p.reduction == Reduction::kMean && p.rows > kFewRows) {
     launch(Purpose{"prepare_weights", p.rows, p.classes}, prepare_weights<T>, kParts,
            {kSmallBlock, 1, sizeof(Shared<T>)}, place, static_cast<const Call<T>&>(c), sums);

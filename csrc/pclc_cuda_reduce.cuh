@@ -4,7 +4,7 @@
 
 #pragma once
 
-#include "pclc_cuda_call.cuh"
+#include "pclc_cuda_writer.cuh"
 #include "pclc_partial.h"
 
 namespace pclc::device {
@@ -31,19 +31,53 @@ PCLC_DEVICE Shared<T>& shared_front() {
   return *static_cast<Shared<T>*>(shared_memory());
 }
 
+template <int kLanes>
+PCLC_DEVICE float largest_of_lanes(float mine) {
+  if constexpr (kLanes == kWarp) {  // as integers of the same order: one instruction
+    const auto ordered = [](int32_t bits) { return bits ^ ((bits >> 31) & INT32_MAX); };
+    const int32_t bits = most_of_lanes(ordered(static_cast<int32_t>(bits_of(mine))));
+    return float_of(static_cast<uint32_t>(ordered(bits)));
+  } else {
+#pragma unroll
+    for (int mask = kLanes / 2; mask > 0; mask /= 2) mine = max_of(mine, shuffle_xor(mine, mask));
+    return mine;
+  }
+}
+template <int kLanes>
+PCLC_DEVICE double largest_of_lanes(double mine) {
+#pragma unroll
+  for (int mask = kLanes / 2; mask > 0; mask /= 2) mine = max_of(mine, shuffle_xor(mine, mask));
+  return mine;
+}
+
+template <int kLanes>
+PCLC_DEVICE int32_t lowest_of_lanes(int32_t mine) {
+  if constexpr (kLanes == kWarp) {
+    return least_of_lanes(mine);
+  } else {
+#pragma unroll
+    for (int mask = kLanes / 2; mask > 0; mask /= 2) {
+      const int32_t other = shuffle_xor(mine, mask);
+      mine = other < mine ? other : mine;
+    }
+    return mine;
+  }
+}
+
+// The largest logit first: sums that are relative to it are then only added.
 template <LcMode kMode, int kLanes, typename T>
 PCLC_DEVICE Partial<T> merge_lanes(Partial<T> mine) {
+  mine = relative_to<kMode>(largest_of_lanes<kLanes>(mine.top), mine, Exp{});
+  mine.first = lowest_of_lanes<kLanes>(mine.first);
 #pragma unroll
   for (int mask = kLanes / 2; mask > 0; mask /= 2) {
-    Partial<T> other;
-    other.top = shuffle_xor(mine.top, mask);
+    Partial<T> other = mine;
     other.exp_sum = shuffle_xor(mine.exp_sum, mask);
-    other.first = shuffle_xor(mine.first, mask);
     if constexpr (kMode != LcMode::kHard) {
       other.lc_sum = shuffle_xor(mine.lc_sum, mask);
       other.lc_count = shuffle_xor(mine.lc_count, mask);
     }
-    mine = merge<kMode>(mine, other, Exp{});
+    mine = add<kMode>(mine, other);
   }
   return mine;
 }
@@ -57,34 +91,47 @@ PCLC_DEVICE Hinges<T> add_lanes(Hinges<T> mine) {
   return mine;
 }
 
-// kLanes lanes have a row: several rows a warp, or one.
+// kLanes lanes have a row: several rows a warp.
 template <typename T, int kLanes>
-class LaneTeam {
- public:
-  static constexpr int kSize = kLanes;
-  PCLC_DEVICE explicit LaneTeam(Shared<T>&) {}
+struct LaneTeam {
   PCLC_DEVICE int index() const { return lane() % kLanes; }
-  PCLC_DEVICE int size() const { return kLanes; }
   PCLC_DEVICE int64_t teams() const { return threads() / kLanes; }
   PCLC_DEVICE int64_t number() const { return thread() / kLanes; }
   template <LcMode kMode>
-  PCLC_DEVICE Partial<T> merged(const Partial<T>& mine) {
+  PCLC_DEVICE Partial<T> merged(const Partial<T>& mine) const {
     return merge_lanes<kMode, kLanes>(mine);
   }
-  PCLC_DEVICE bool any(bool condition) const { return any_lane(condition); }
-  PCLC_DEVICE Hinges<T> added(const Hinges<T>& mine) { return add_lanes<kLanes>(mine); }
+  PCLC_DEVICE Hinges<T> added(const Hinges<T>& mine) const { return add_lanes<kLanes>(mine); }
+};
+
+// A warp has a row, and so many of the block's slots in shared memory.
+template <typename T>
+class WarpTeam {
+ public:
+  PCLC_DEVICE explicit WarpTeam(Shared<T>&) {}
+  PCLC_DEVICE int index() const { return lane(); }
+  PCLC_DEVICE int size() const { return kWarp; }
+  PCLC_DEVICE int32_t owner(uint32_t slot) const { return static_cast<int32_t>(slot % kWarp); }
+  PCLC_DEVICE int64_t teams() const { return blocks() * warps(); }
+  PCLC_DEVICE int64_t number() const { return block() * warps() + warp(); }
+  PCLC_DEVICE int of_block() const { return warp(); }
+  PCLC_DEVICE int blocks_of_row() const { return 1; }
+  PCLC_DEVICE int rank() const { return 0; }
+
+  template <LcMode kMode>
+  PCLC_DEVICE Partial<T> merged(const Partial<T>& mine) {
+    return merge_lanes<kMode, kWarp>(mine);
+  }
+  PCLC_DEVICE Hinges<T> added(const Hinges<T>& mine) { return add_lanes<kWarp>(mine); }
+  PCLC_DEVICE void stop_reading() const {}
   PCLC_DEVICE void end_row() {}
 };
 
-// A block has a row. A condition that is the row's is the same in all its threads.
+// What the warps of a block have.
 template <typename T>
 class BlockTeam {
  public:
   PCLC_DEVICE explicit BlockTeam(Shared<T>& shared) : shared_(shared) {}
-  PCLC_DEVICE int index() const { return thread(); }
-  PCLC_DEVICE int size() const { return threads(); }
-  PCLC_DEVICE int64_t teams() const { return 1; }
-  PCLC_DEVICE int64_t number() const { return 0; }
 
   template <LcMode kMode>
   PCLC_DEVICE Partial<T> merged(const Partial<T>& mine) {
@@ -94,7 +141,6 @@ class BlockTeam {
     sync_block();
     return merge_lanes<kMode, kWarp>(lane() < warps() ? slots[lane()] : Partial<T>{});
   }
-  PCLC_DEVICE bool any(bool condition) const { return condition; }
   PCLC_DEVICE Hinges<T> added(const Hinges<T>& mine) {
     const Hinges<T> of_warp = add_lanes<kWarp>(mine);
     Hinges<T>* slots = shared_.hinges[turn_];
@@ -115,7 +161,21 @@ template <typename T>
 class ClusterTeam {
  public:
   PCLC_DEVICE explicit ClusterTeam(Shared<T>& shared)
-      : shared_(shared), block_(shared), blocks_(cluster_size()), rank_(cluster_rank()) {}
+      : shared_(shared),
+        block_(shared),
+        blocks_(cluster_size()),
+        rank_(cluster_rank()),
+        inverse_(UINT32_MAX / static_cast<uint32_t>(threads()) + 1) {}
+  PCLC_DEVICE int index() const { return thread(); }
+  PCLC_DEVICE int size() const { return threads(); }
+  // slot % size(), exact below 2^32 / size().
+  PCLC_DEVICE int32_t owner(uint32_t slot) const {
+    const auto turn = static_cast<uint32_t>(static_cast<uint64_t>(slot) * inverse_ >> 32);
+    return static_cast<int32_t>(slot - turn * static_cast<uint32_t>(threads()));
+  }
+  PCLC_DEVICE int64_t teams() const { return blocks() / blocks_; }
+  PCLC_DEVICE int64_t number() const { return block() / blocks_; }
+  PCLC_DEVICE int of_block() const { return 0; }
   PCLC_DEVICE int blocks_of_row() const { return blocks_; }
   PCLC_DEVICE int rank() const { return rank_; }
 
@@ -151,6 +211,7 @@ class ClusterTeam {
   Shared<T>& shared_;
   BlockTeam<T> block_;
   int blocks_, rank_;
+  uint32_t inverse_;
 };
 
 // What the first kSummingThreads threads have, added up; every thread of the block calls it.

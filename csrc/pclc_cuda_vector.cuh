@@ -7,10 +7,18 @@
 
 namespace pclc::device {
 
-// How elements are stored, alone and in the words of a vector.
+// How elements are stored, alone and in the words of a vector; and the largest of a vector's, in
+// pairs where two share a word, which ignores a NaN.
 struct Float32 {
   using Stored = float;
   using Compute = float;
+  using Best = float;
+  static PCLC_DEVICE float best(const Words& w) {
+    return better(better(get(w, 0), get(w, 1)), better(get(w, 2), get(w, 3)));
+  }
+  static PCLC_DEVICE float better(float a, float b) { return max_of(a, b); }
+  static PCLC_DEVICE float largest(float best) { return best; }
+  static PCLC_DEVICE float element(const Words& w, int i) { return get(w, i); }
   static PCLC_DEVICE float load(float v) { return v; }
   static PCLC_DEVICE float store(float v) { return v; }
   static PCLC_DEVICE float get(const Words& w, int i) { return float_of(w.at[i]); }
@@ -23,6 +31,11 @@ struct Float32 {
 struct Float64 {
   using Stored = double;
   using Compute = double;
+  using Best = double;
+  static PCLC_DEVICE double best(const Words& w) { return better(get(w, 0), get(w, 1)); }
+  static PCLC_DEVICE double better(double a, double b) { return max_of(a, b); }
+  static PCLC_DEVICE double largest(double best) { return best; }
+  static PCLC_DEVICE double element(const Words& w, int i) { return get(w, i); }
   static PCLC_DEVICE double load(double v) { return v; }
   static PCLC_DEVICE double store(double v) { return v; }
   static PCLC_DEVICE double get(const Words& w, int i) {
@@ -37,6 +50,17 @@ struct Float64 {
 struct BFloat16 {
   using Stored = uint16_t;
   using Compute = float;
+  using Best = uint32_t;
+  static PCLC_DEVICE uint32_t best(const Words& w) {
+    return better(better(w.at[0], w.at[1]), better(w.at[2], w.at[3]));
+  }
+  static PCLC_DEVICE uint32_t better(uint32_t a, uint32_t b) { return max_of_bfloats(a, b); }
+  static PCLC_DEVICE float largest(uint32_t best) {
+    return max_of(float_of(best << 16), float_of(best & 0xffff0000u));
+  }
+  static PCLC_DEVICE uint16_t element(const Words& w, int i) {
+    return static_cast<uint16_t>(i % 2 ? w.at[i / 2] >> 16 : w.at[i / 2]);
+  }
   static PCLC_DEVICE float load(uint16_t v) { return float_of(static_cast<uint32_t>(v) << 16); }
   static PCLC_DEVICE uint16_t store(float v) { return static_cast<uint16_t>(two_bfloats(v, 0)); }
   static PCLC_DEVICE float get(const Words& w, int i) {
@@ -51,6 +75,17 @@ struct BFloat16 {
 struct Float16 {
   using Stored = uint16_t;
   using Compute = float;
+  using Best = uint32_t;
+  static PCLC_DEVICE uint32_t best(const Words& w) {
+    return better(better(w.at[0], w.at[1]), better(w.at[2], w.at[3]));
+  }
+  static PCLC_DEVICE uint32_t better(uint32_t a, uint32_t b) { return max_of_halves(a, b); }
+  static PCLC_DEVICE float largest(uint32_t best) {
+    return max_of(float_of_half(best & 0xffffu), float_of_half(best >> 16));
+  }
+  static PCLC_DEVICE uint16_t element(const Words& w, int i) {
+    return static_cast<uint16_t>(i % 2 ? w.at[i / 2] >> 16 : w.at[i / 2]);
+  }
   static PCLC_DEVICE float load(uint16_t v) { return float_of_half(v); }
   static PCLC_DEVICE uint16_t store(float v) { return static_cast<uint16_t>(two_halves(v, 0)); }
   static PCLC_DEVICE float get(const Words& w, int i) {
@@ -97,44 +132,50 @@ struct RowView {
   PCLC_DEVICE int32_t vectors() const { return (lead + classes + kWidth<S> - 1) / kWidth<S>; }
   PCLC_DEVICE int32_t begin(int32_t v) const { return v * kWidth<S> - lead; }
 
-  // The logits of vector v: -inf at the true class and outside of the row, which then need no
-  // special case.
+  // The logits of vector v, -inf outside of the row.
   PCLC_DEVICE Words load(int32_t v) const {
     const int32_t k = begin(v);
-    Words words;
-    if (is_skipped || k >= classes) {
-      fill(words);
-    } else if (aligned && is_inside(k)) {
-      words = load_words(logits + k);
-      if (holds(k, label)) hide_label(k, words);
-    } else {
-      words = load_singly(k);
+    if (aligned && is_inside(k)) return load_words(logits + k);
+    return load_singly(k);
+  }
+  // And -inf at the true class, which then needs no special case.
+  PCLC_DEVICE Words load_false(int32_t v) const {
+    Words words = load(v);
+    if (static_cast<uint32_t>(label - begin(v)) < static_cast<uint32_t>(kWidth<S>)) {
+      hide_label(begin(v), words);
     }
     return words;
   }
 
-  PCLC_DEVICE void store(int32_t v, const T* values) const {
+  PCLC_DEVICE void store(int32_t v, const Words& words) const {
     const int32_t k = begin(v);
-    if (is_inside(k)) {
-      Words words;
-      S::pack(values, words);
-      store_words(grad + k, words);
-      return;
-    }
+    if (is_inside(k)) return store_words(grad + k, words);
 #pragma unroll
     for (int i = 0; i < kWidth<S>; ++i) {
-      if (0 <= k + i && k + i < classes) grad[k + i] = S::store(values[i]);
+      if (0 <= k + i && k + i < classes) grad[k + i] = S::element(words, i);
     }
   }
 
-  static PCLC_DEVICE bool holds(int32_t k, int32_t class_) {
-    return static_cast<uint32_t>(class_ - k) < static_cast<uint32_t>(kWidth<S>);
-  }
-  static PCLC_DEVICE void fill(Words& words) {
+  // -inf everywhere.
+  static PCLC_DEVICE Words nothing() { return filled(kNegativeInfinity<T>); }
+  static PCLC_DEVICE Words filled(T value) {
     T values[kWidth<S>];
 #pragma unroll
-    for (int i = 0; i < kWidth<S>; ++i) values[i] = kNegativeInfinity<T>;
+    for (int i = 0; i < kWidth<S>; ++i) values[i] = value;
+    Words words;
     S::pack(values, words);
+    return words;
+  }
+  PCLC_DEVICE Words load_singly(int32_t k) const {
+    T values[kWidth<S>];
+#pragma unroll
+    for (int i = 0; i < kWidth<S>; ++i) {
+      const bool is_of_row = 0 <= k + i && k + i < classes;
+      values[i] = is_of_row ? S::load(logits[k + i]) : kNegativeInfinity<T>;
+    }
+    Words words;
+    S::pack(values, words);
+    return words;
   }
 
  private:
@@ -151,18 +192,6 @@ struct RowView {
       values[i] = k + i == label ? kNegativeInfinity<T> : S::get(words, i);
     }
     S::pack(values, words);
-  }
-
-  PCLC_DEVICE Words load_singly(int32_t k) const {
-    T values[kWidth<S>];
-#pragma unroll
-    for (int i = 0; i < kWidth<S>; ++i) {
-      const bool is_false = 0 <= k + i && k + i < classes && k + i != label;
-      values[i] = is_false ? S::load(logits[k + i]) : kNegativeInfinity<T>;
-    }
-    Words words;
-    S::pack(values, words);
-    return words;
   }
 };
 

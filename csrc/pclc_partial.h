@@ -1,5 +1,5 @@
-// What one pass over a part of a row leaves, and how two parts become one: the parts of a thread,
-// the lanes of a warp, the warps of a block and the blocks of a cluster are all merged by this.
+// What one pass over a part of a row leaves, and how two parts become one: the lanes of a warp, the
+// warps of a block and the blocks of a cluster all merge by this, with the largest logit first.
 
 #pragma once
 
@@ -22,27 +22,27 @@ struct Partial {
   int32_t first = kNoClass;  // the lowest class with the largest logit
 };
 
-// The same bits whichever comes first, so that lanes which exchange their parts agree. A NaN is
-// never the largest logit; it travels through the sums.
+// A part relative to `top`, which is no less than its own. A NaN is never the largest logit; it
+// travels through the sums.
 template <LcMode kMode, class Exp, typename T>
-PCLC_ROW Partial<T> merge(const Partial<T>& a, const Partial<T>& b, Exp exp) {
-  const bool a_leads = a.top > b.top, tie = a.top == b.top;
-  const T top = a_leads ? a.top : b.top;
-  const T factor = tie ? T(1) : exp((a_leads ? b.top : a.top) - top);
-  const T a_factor = a_leads ? T(1) : factor, b_factor = a_leads ? factor : T(1);
-  Partial<T> merged;
-  merged.top = top;
-  merged.exp_sum = a.exp_sum * a_factor + b.exp_sum * b_factor;
-  if constexpr (kMode == LcMode::kSoft) {
-    merged.lc_sum = a.lc_sum * a_factor + b.lc_sum * b_factor;
-    merged.lc_count = a.lc_count * a_factor + b.lc_count * b_factor;
-  } else if constexpr (kMode == LcMode::kAll) {
-    merged.lc_sum = a.lc_sum + b.lc_sum;
-    merged.lc_count = a.lc_count + b.lc_count;
-  }
-  const int32_t lower = a.first < b.first ? a.first : b.first;
-  merged.first = tie ? lower : a_leads ? a.first : b.first;
-  return merged;
+PCLC_ROW Partial<T> relative_to(T top, Partial<T> part, Exp exp) {
+  const bool leads = part.top == top;
+  const T factor = leads ? T(1) : exp(part.top - top);
+  part.top = top;
+  part.exp_sum *= factor;
+  if constexpr (kMode == LcMode::kSoft) part.lc_sum *= factor, part.lc_count *= factor;
+  if (!leads) part.first = kNoClass;
+  return part;
+}
+
+// Of two parts that are relative to the same logit. The same bits whichever comes first, so that
+// lanes which exchange their parts agree.
+template <LcMode kMode, typename T>
+PCLC_ROW Partial<T> add(Partial<T> a, const Partial<T>& b) {
+  a.exp_sum += b.exp_sum;
+  if constexpr (kMode != LcMode::kHard) a.lc_sum += b.lc_sum, a.lc_count += b.lc_count;
+  a.first = a.first < b.first ? a.first : b.first;
+  return a;
 }
 
 // The parts of all false classes as what the row arithmetic takes.

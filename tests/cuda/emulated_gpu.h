@@ -14,6 +14,7 @@
 #include <cstring>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "pclc_cuda.h"
@@ -106,6 +107,7 @@ struct Fiber {
   uint64_t opened_before = 0;
   bool has_arrived_at_cluster = false;
   uint64_t cluster_opened_before = 0;
+  std::vector<std::pair<void*, const void*>> copies;  // that it has not waited for
   void* fake_stack = nullptr;
 };
 
@@ -232,6 +234,7 @@ inline void run_cluster() {
       enter_fiber(fiber, i);
       has_moved = true;
       if (fiber.is_done) ++done, --fiber.block->running;
+      if (fiber.is_done && !fiber.copies.empty()) fail("a thread ends without its copies");
     }
     if (!has_moved) fail("threads wait for ever");
   }

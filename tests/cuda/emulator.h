@@ -41,6 +41,16 @@ inline bool any_lane(bool condition) {
   const uint64_t* said = emulated::exchange(condition, -1);
   return std::any_of(said, said + emulated::kLanes, [](uint64_t yes) { return yes != 0; });
 }
+inline int32_t most_of_lanes(int32_t value) {
+  const uint64_t* said = emulated::exchange(static_cast<uint32_t>(value), -2);
+  for (int i = 0; i < emulated::kLanes; ++i) value = std::max(value, static_cast<int32_t>(said[i]));
+  return value;
+}
+inline int32_t least_of_lanes(int32_t value) {
+  const uint64_t* said = emulated::exchange(static_cast<uint32_t>(value), -3);
+  for (int i = 0; i < emulated::kLanes; ++i) value = std::min(value, static_cast<int32_t>(said[i]));
+  return value;
+}
 
 inline void check_words(const void* address) {
   if (reinterpret_cast<uintptr_t>(address) % 16) emulated::fail("16 bytes across a boundary");
@@ -56,7 +66,18 @@ inline void store_words(void* to, const Words& words) {
   std::memcpy(to, &words, sizeof(words));
 }
 
-inline void forget(Words&) {}
+// As late as they may be: a thread that forgets to wait reads what was there before.
+inline void copy_words(Words* to, const void* from) {
+  check_words(to);
+  check_words(from);
+  emulated::machine.current->copies.push_back({to, from});
+}
+inline void wait_for_copies() {
+  for (const auto& [to, from] : emulated::machine.current->copies) {
+    std::memcpy(to, from, sizeof(Words));
+  }
+  emulated::machine.current->copies.clear();
+}
 
 inline float float_of(uint32_t bits) { return std::bit_cast<float>(bits); }
 inline uint32_t bits_of(float value) { return std::bit_cast<uint32_t>(value); }
@@ -81,6 +102,19 @@ template <typename T>
 T max_of(T a, T b) {
   return std::fmax(a, b);
 }
+template <class S>
+uint32_t max_of_pairs(uint32_t a, uint32_t b) {
+  const auto larger = [&](int shift) -> uint32_t {
+    const auto half = [&](uint32_t pair) { return S::load(static_cast<uint16_t>(pair >> shift)); };
+    return static_cast<uint32_t>(S::store(std::fmax(half(a), half(b)))) << shift;
+  };
+  return larger(0) | larger(16);
+}
+inline uint32_t max_of_halves(uint32_t a, uint32_t b) { return max_of_pairs<pclc::Float16>(a, b); }
+inline uint32_t max_of_bfloats(uint32_t a, uint32_t b) {
+  return max_of_pairs<pclc::BFloat16>(a, b);
+}
+inline float fused(float a, float b, float c) { return std::fma(a, b, c); }
 inline float exp2_of(float x) {
   const float result = std::exp2(x);
   return result < std::numeric_limits<float>::min() ? 0.0f : result;

@@ -160,7 +160,7 @@ def expect_failure(beginning: str, function: Any, problem: Any, addresses: list[
         (2, 3, "none", "forward_lanes"),  # the device is asked what it has room for
         (2, 1000, "none", "forward_warp"),
         (2, 5000, "none", "forward_block"),
-        (2, 20_000, "none", "forward_shared"),
+        (2, 20_000, "none", "forward_cluster"),
         (2, 3, "sum", "forward"),  # for a counter, which all of them share
         (5000, 3, "mean", "prepare_weights"),  # started at once
     ],

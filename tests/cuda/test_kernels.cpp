@@ -285,16 +285,21 @@ void test_registers(Random& random) {
   test_sizes<S>(random, {"forward_warp", {129, 200, 248, 249, 250, 251, 253, 256, 257, 1000}, 9},
                 3);
   test_sizes<S>(random, {"forward_warp", {1017, 1018, 1021, 1022, 1024, 1025, 2033}, 5}, 2);
-  test_sizes<S>(random, {"forward_block", {2049, 4090, 4096, 4097, 5000, 8185, 8193}, 4}, 1);
+  const char* kernel = sizeof(typename S::Stored) == 2 ? "forward_warp" : "forward_block";
+  test_sizes<S>(random, {kernel, {2049, 4080, 4096}, 4}, 1);
+  test_sizes<S>(random, {"forward_block", {4097, 5000, 8185, 8193}, 4}, 1);
   test_sizes<S>(random, {"forward_block", {16383, 16384}, 2}, 1);
 }
 
 template <class S>
 void test_shared(Random& random) {
-  test_sizes<S>(random, {"forward_shared", {16385, 32761, 32768}, 2}, 1);
+  const char* kernel = sizeof(typename S::Stored) == 2 ? "forward_block" : "forward_cluster";
+  test_sizes<S>(random, {kernel, {16385, 32761, 32768}, 2}, 1);
   test_sizes<S>(random, {"forward_cluster", {32769, 50257}, 3}, 1);
   gpu.clusters = 0;
-  test_sizes<S>(random, {"forward_streamed", {32769}, 2}, 1);
+  const int64_t most = 131072 / static_cast<int64_t>(sizeof(typename S::Stored));
+  if (most > 32768) test_sizes<S>(random, {"forward_block", {32769}, 2}, 1);
+  test_sizes<S>(random, {"forward_streamed", {most + 1}, 1}, 1);
   gpu.clusters = 2;
 }
 

@@ -1,6 +1,7 @@
 // Merging parts of a row: however it is cut, and in whatever order the parts meet, the whole is
 // that of the row at once. The cuts are those of lanes, vectors, warps and clusters.
 
+#include <algorithm>
 #include <vector>
 
 #include "../cpp/check.h"
@@ -23,7 +24,9 @@ using Part = pclc::Partial<T>;
 
 template <LcMode kMode, typename T>
 Part<T> merge(const Part<T>& a, const Part<T>& b) {
-  return pclc::merge<kMode>(a, b, Exp{});
+  const T top = std::max(a.top, b.top);
+  return pclc::add<kMode>(pclc::relative_to<kMode>(top, a, Exp{}),
+                          pclc::relative_to<kMode>(top, b, Exp{}));
 }
 
 // The part that classes [begin, end) are, by definition and in long double.
