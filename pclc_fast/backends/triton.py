@@ -20,6 +20,7 @@ from . import ARITHMETIC
 
 _MOST_CLASSES = 2**31 - 2**16  # a class has 32 bits, and so has the end of its block
 _WARPS_OF_A_MULTIPROCESSOR = 64
+_ACCESS_BYTES = 16  # the most that a thread reads or writes at once
 _INTERPRETED_PROGRAMS = 3  # of a backward launch, so that one takes several turns
 
 _has_triton = importlib.util.find_spec("triton") is not None
@@ -131,14 +132,14 @@ def _launch_forward(
     if programs:
         kernels.forward_kernel[(programs,)](
             logits, target, weight, parts, losses, row_stats, grad, *statistics,
-            rows, classes, logits.stride(0), options.ignore_index, *coefficients,
+            rows, _length(parts), classes, logits.stride(0), options.ignore_index, *coefficients,
             arithmetic, options.reduction, lc_mode,
-            tiling.rows, tiling.block, tiling.in_registers, **tiling.options(),
+            tiling.rows, tiling.block, tiling.in_registers, _aligned(logits), **tiling.options(),
         )  # fmt: skip
     if reduced:
         kernels.finish_kernel[(1,)](
             losses, target, weight, parts, loss,
-            programs, rows, classes, options.ignore_index,
+            programs, rows, _length(parts), classes, options.ignore_index,
             arithmetic, options.reduction, **tilings.FINISHING,
         )  # fmt: skip
     return [x for x in (loss, row_stats, grad, *statistics) if x is not None]
@@ -166,10 +167,10 @@ def _launch_backward(
     parts = _prepare(target, weight, known, classes, options, row_stats.dtype)
     kernels.backward_kernel[(programs,)](
         logits, target, weight, parts, row_stats, upstream, grad,
-        rows, classes, logits.stride(0), options.ignore_index,
+        rows, _length(parts), classes, logits.stride(0), options.ignore_index,
         upstream.stride(0) if upstream.dim() else 0, *coefficients,
         arithmetic, options.reduction, lc_mode, has_unit_grad,
-        tiling.rows, tiling.block, **tiling.options(),
+        tiling.rows, tiling.block, _aligned(logits), **tiling.options(),
     )  # fmt: skip
 
 
@@ -191,12 +192,12 @@ def _prepare(
     rows = target.numel()
     if options.reduction != "mean" or (weight is None and rows <= kernels.TARGETS.value):
         return None
-    share = max(-(-rows // kernels.PARTS.value), kernels.TARGETS.value)  # as share_of has it
+    share = max(-(-rows // kernels.PARTS.value), kernels.SHARE.value)
     programs = max(-(-rows // share), 1)
     parts = target.new_empty(programs, dtype=dtype)
     kernels.prepare_kernel[(programs,)](
         target, weight, grad_output, parts,
-        rows, classes, options.ignore_index, tilings.ARITHMETIC[dtype], **tilings.SUMMING,
+        rows, share, classes, options.ignore_index, tilings.ARITHMETIC[dtype], **tilings.SUMMING,
     )  # fmt: skip
     return parts
 
@@ -208,6 +209,20 @@ def _coefficients(options: Options, classes: int) -> tuple[str, tuple[float, ...
         pc_weight /= max(classes - 1, 1)
     lc_mode = options.lc_mode if lc_weight else "hard"
     return lc_mode, (1.0 - margin, pc_weight, lc_weight, lc_cap, ce_weight)
+
+
+def _length(parts: Tensor | None) -> int:
+    return 0 if parts is None else parts.numel()
+
+
+def _aligned(logits: Tensor) -> int:
+    """Of how many logits both the addresses of rows and their length are multiples: 16 bytes' most.
+
+    For gradients, which are contiguous, the same holds.
+    """
+    size = logits.element_size()
+    common = logits.data_ptr() // size | logits.stride(0) | logits.shape[1] | _ACCESS_BYTES // size
+    return common & -common
 
 
 def _resident_programs(tensor: Tensor, num_warps: int) -> int:

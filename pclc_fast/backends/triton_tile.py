@@ -13,7 +13,9 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .triton_row import RowStats, shift_of
+from .triton_row import RowStats, exp_from, shift_of
+
+NOWHERE = tl.constexpr(2**31 - 2**16)  # no class; blocks of classes may start there
 
 
 @triton.jit
@@ -60,18 +62,24 @@ def rows_of(group, R: tl.constexpr):
 
 @triton.jit
 def classes_from(begin, R: tl.constexpr, B: tl.constexpr):
-    """The B classes of a block that starts at `begin`."""
-    k = begin + tl.arange(0, B)
+    """The B classes of a block that starts at `begin`, a number or one for each row."""
+    k = tl.arange(0, B)
     if R > 1:
         k = k[None, :]
-    return k
+    return begin + k
+
+
+@triton.jit
+def load_block(row_ptr, begin, limit, T: tl.constexpr, R: tl.constexpr, B: tl.constexpr):
+    """Classes and their logits up to `limit`; -inf beyond."""
+    k = classes_from(begin, R, B)
+    return k, tl.load(row_ptr + k, mask=k < limit, other=-float("inf")).to(T)
 
 
 @triton.jit
 def load_false(row_ptr, begin, limit, label, T: tl.constexpr, R: tl.constexpr, B: tl.constexpr):
     """Classes and their logits up to `limit`; -inf at the true class and beyond the limit."""
-    k = classes_from(begin, R, B)
-    a = tl.load(row_ptr + k, mask=k < limit, other=-float("inf")).to(T)
+    k, a = load_block(row_ptr, begin, limit, T, R, B)
     return k, tl.where(k == label, -float("inf"), a)
 
 
@@ -91,16 +99,16 @@ def lc_terms(a, e, true_logit, cap, LC_MODE: tl.constexpr):
 @triton.jit
 def first_of(top, k, a, label):
     """j, the lowest class of those that share the largest false logit."""
-    first = row_min(tl.where(a == top, k, 2147483647))
+    first = row_min(tl.where(a == top, k, NOWHERE))
     return tl.where(top == -float("inf"), tl.where(label == 0, 1, 0), first)
 
 
 @triton.jit
 def reduce_tile(k, a, label, true_logit, cap, LC_MODE: tl.constexpr):
-    """e_k and RowStats of rows that are in registers. A NaN travels through the sum."""
+    """e_k and RowStats of rows of false logits in registers. A NaN travels through the sum."""
     top = row_max(a)
     runner_up = first_of(top, k, a, label)  # before e_k takes the registers of a_k
-    e = tl.exp(a - shift_of(top))
+    e = exp_from(a, shift_of(top))
     exp_sum = row_sum(e)
     zero = tl.zeros_like(exp_sum)
     lc_sum, lc_count = zero, zero
@@ -109,6 +117,53 @@ def reduce_tile(k, a, label, true_logit, cap, LC_MODE: tl.constexpr):
         lc_sum = row_sum(sums)
         lc_count = row_sum(counts)
     return e, RowStats(top, exp_sum, lc_sum, lc_count, zero, zero, runner_up)
+
+
+@triton.jit
+def chunk_of(label, C: tl.constexpr):
+    """Where the chunk of C classes starts that the true class lies in; 0 where there is none."""
+    return tl.multiple_of(tl.maximum(label, 0) & -C, C)
+
+
+@triton.jit
+def in_chunks(block, C: tl.constexpr):
+    """[B] as [B / C, C]: a thread holds C neighbours, and so reduces them on its own."""
+    return tl.reshape(block, [block.shape[0] // C, C])
+
+
+@triton.jit
+def first_in_chunks(
+    row_ptr, far, near_k, near, limit, label, top, T: tl.constexpr, C: tl.constexpr
+):  # fmt: skip
+    """j from the lowest other chunk that has the largest false logit, and the chunk of y.
+
+    Reading C logits again is less than to compare all the others with the largest one.
+    """
+    k, a = load_false(row_ptr, tl.multiple_of(far, C), limit, label, T, 1, C)
+    found = tl.minimum(tl.where(a == top, k, NOWHERE), tl.where(near == top, near_k, NOWHERE))
+    return tl.where(top == -float("inf"), tl.where(label == 0, 1, 0), row_min(found))
+
+
+@triton.jit
+def reduce_tile_in_chunks(row_ptr, a, limit, label, T: tl.constexpr, C: tl.constexpr):
+    """What reduce_tile returns, of one row with its true logit in it, for the hard constraint.
+
+    The true class is hidden with all of its chunk, which is read a second time instead: one
+    comparison for C logits. e_k at the true class is anything.
+    """
+    first = tl.arange(0, a.shape[0] // C) * C
+    near_first = chunk_of(label, C)
+    near_k, near = load_false(row_ptr, near_first, limit, label, T, 1, C)
+    tops = tl.where(first == near_first, -float("inf"), tl.max(in_chunks(a, C), axis=1))
+    top = tl.maximum(row_max(tops), row_max(near))
+    far = row_min(tl.where(tops == top, first, NOWHERE))
+    runner_up = first_in_chunks(row_ptr, far, near_k, near, limit, label, top, T, C)
+    shift = shift_of(top)
+    e = exp_from(a, shift)
+    sums = tl.where(first == near_first, 0.0, tl.sum(in_chunks(e, C), axis=1))
+    exp_sum = row_sum(sums) + row_sum(exp_from(near, shift))
+    zero = tl.zeros_like(exp_sum)
+    return e, RowStats(top, exp_sum, zero, zero, zero, zero, runner_up)
 
 
 @triton.jit
@@ -131,9 +186,9 @@ def reduce_row(
         new_top = tl.where(above, a, lane_top)
         lane_first = tl.where(above, k, lane_first)
         shift = shift_of(new_top)
-        factor = tl.exp(lane_top - shift)
+        factor = exp_from(lane_top, shift)
         lane_top = new_top
-        e = tl.exp(a - shift)
+        e = exp_from(a, shift)
         exp_sum = exp_sum * factor + e
         if LC_MODE != "hard":
             sums, counts = lc_terms(a, e, true_logit, cap, LC_MODE)
@@ -143,7 +198,7 @@ def reduce_row(
             lc_sum += sums
             lc_count += counts
     top = row_max(lane_top)
-    factor = tl.exp(lane_top - shift_of(top))
+    factor = exp_from(lane_top, shift_of(top))
     if LC_MODE == "soft":
         lc_sum *= factor
         lc_count *= factor
@@ -161,51 +216,102 @@ def reduce_row(
 
 
 @triton.jit
-def hinges(e, p):
-    """What every false class adds to active and active_sum."""
-    f = e * p.top_prob
-    is_active = f > p.threshold
-    return tl.where(is_active, 1.0, 0.0).to(e.dtype), tl.where(is_active, f, 0.0)
-
-
-@triton.jit
-def count_tile(e, p):
-    """The active hinges of rows that are in registers."""
-    actives, sums = hinges(e, p)
-    return row_sum(actives), row_sum(sums)
+def reduce_row_in_chunks(
+    row_ptr, limit, label, T: tl.constexpr, B: tl.constexpr, C: tl.constexpr
+):  # fmt: skip
+    """What reduce_row returns, for the hard constraint: a lane has C neighbours of each block."""
+    first = tl.arange(0, B // C) * C
+    near_first = chunk_of(label, C)
+    near_k, near = load_false(row_ptr, near_first, limit, label, T, 1, C)
+    lane_top = tl.full([B // C], -float("inf"), T)
+    lane_first = tl.zeros([B // C], tl.int32)
+    exp_sum = tl.zeros([B // C], T)
+    for begin in range(0, limit, B):
+        _, a = load_block(row_ptr, begin, limit, T, 1, B)
+        is_near = begin + first == near_first
+        tops = tl.where(is_near, -float("inf"), tl.max(in_chunks(a, C), axis=1))
+        above = tops > lane_top
+        new_top = tl.where(above, tops, lane_top)
+        lane_first = tl.where(above, begin + first, lane_first)
+        shift = shift_of(new_top)
+        sums = tl.sum(exp_from(in_chunks(a, C), shift[:, None]), axis=1)
+        exp_sum = exp_sum * exp_from(lane_top, shift) + tl.where(is_near, 0.0, sums)
+        lane_top = new_top
+    top = tl.maximum(row_max(lane_top), row_max(near))
+    far = row_min(tl.where(lane_top == top, lane_first, NOWHERE))
+    runner_up = first_in_chunks(row_ptr, far, near_k, near, limit, label, top, T, C)
+    shift = shift_of(top)
+    exp_sum = row_sum(exp_sum * exp_from(lane_top, shift)) + row_sum(exp_from(near, shift))
+    zero = tl.zeros_like(exp_sum)
+    return RowStats(top, exp_sum, zero, zero, zero, zero, runner_up)
 
 
 @triton.jit
 def count_row(
-    row_ptr, limit, label, top, p,
+    row_ptr, classes, limit, label, top, p,
     T: tl.constexpr, R: tl.constexpr, B: tl.constexpr,
 ):  # fmt: skip
-    """The active hinges of one long row, from another pass over it."""
-    active = tl.zeros([B], T)
-    active_sum = tl.zeros([B], T)
-    for begin in range(0, limit, B):
-        _, a = load_false(row_ptr, begin, limit, label, T, R, B)
-        actives, sums = hinges(tl.exp(a - shift_of(top)), p)
-        active += actives
-        active_sum += sums
+    """The active hinges of R rows and the sum of f_k over them, from another pass over the rows."""
+    shape: tl.constexpr = (R, B) if R > 1 else (B,)
+    active = tl.zeros(shape, T)
+    active_sum = tl.zeros(shape, T)
+    shift = shift_of(top)
+    for begin in range(0, classes, B):
+        k, a = load_block(row_ptr, begin, limit, T, R, B)
+        f = exp_from(a, shift) * p.top_prob
+        is_active = (f > p.threshold) & (k != label)
+        active += tl.where(is_active, 1.0, 0.0).to(T)
+        active_sum += tl.where(is_active, f, 0.0)
     return row_sum(active), row_sum(active_sum)
 
 
 @triton.jit
-def element_grad(k, a, e, label, true_logit, s, p, g, cap, LC_MODE: tl.constexpr):
-    """The gradient of a tile of logits from RowGrad."""
-    is_active = e * p.top_prob > p.threshold
-    grad = e * tl.where(is_active, g.active, g.inactive)
-    if LC_MODE == "hard":
-        grad = tl.where(k == s.runner_up, grad + g.top_extra, grad)
-    elif LC_MODE == "soft":
+def store_grad(
+    row_ptr, k, a, e, limit, true_logit, s, p, g, cap, MIXED: tl.constexpr, LC_MODE: tl.constexpr
+):  # fmt: skip
+    """The gradient of a block of logits from RowGrad, but for what patch_grad has to store.
+
+    Where no row is MIXED a factor is all that is left of Eq. 6.
+    """
+    if MIXED:
+        grad = e * tl.where(e * p.top_prob > p.threshold, g.active, g.inactive)
+    else:
+        grad = e * g.inactive
+    if LC_MODE == "soft":
         gap = true_logit - a
         pull = tl.where(gap > 0, gap - g.soft_mean - 1.0, -g.soft_mean)
         grad += tl.where(e > 0, e * g.soft_scale * pull, 0.0)
-    else:
+    elif LC_MODE == "all":
         counts = (true_logit - a - cap > 0) & (a > -float("inf"))
         grad += tl.where(counts, g.all_step, 0.0)
-    return tl.where(k == label, g.true_grad, grad)
+    tl.store(row_ptr + k, grad, mask=k < limit)
+
+
+@triton.jit
+def write_row(
+    row_ptr, grad_row_ptr, classes, limit, end, true_logit, s, p, g, cap,
+    MIXED: tl.constexpr, T: tl.constexpr, LC_MODE: tl.constexpr, R: tl.constexpr, B: tl.constexpr,
+):  # fmt: skip
+    """The gradient of R rows from their logits and what is known of them, but for patch_grad."""
+    shift = shift_of(s.top)
+    for begin in range(0, classes, B):
+        k, a = load_block(row_ptr, begin, limit, T, R, B)
+        e = exp_from(a, shift)
+        store_grad(grad_row_ptr, k, a, e, end, true_logit, s, p, g, cap, MIXED, LC_MODE)
+
+
+@triton.jit
+def patch_grad(row_ptr, label, s, p, g, LC_MODE: tl.constexpr):
+    """The gradient at y, and what j has more than others, over what store_grad has stored there.
+
+    One barrier, where two comparisons for every logit would do. e_j is 1.
+    """
+    tl.debug_barrier()
+    tl.store(row_ptr + label, g.true_grad, mask=label >= 0)
+    if LC_MODE == "hard":
+        at_top = tl.where(p.top_prob > p.threshold, g.active, g.inactive) + g.top_extra
+        pulls = (label >= 0) & (g.top_extra != 0)
+        tl.store(row_ptr + s.runner_up, at_top, mask=pulls)
 
 
 @triton.jit

@@ -31,17 +31,25 @@ SUMMING = {**LAUNCH, "num_warps": 8}  # of prepare_kernel
 FINISHING = {**LAUNCH, "num_warps": 32}  # of finish_kernel: one program waits for all the losses
 SMALLEST_BLOCK = 16
 
-# Elements of a tile, its warps and the registers of a thread, for rows of up to so many elements.
-# The registers are what 28 to 32 warps on an SM leave, twice that for 32 elements a thread and for
-# float64: enough that nothing is spilled to the stack. A row of 16K has an SM to itself.
+# Elements of a tile, its warps and the registers of a thread, for rows of up to so many elements,
+# with the hard constraint or another. 32 elements a thread, since every thread does the arithmetic
+# of its row too; as few registers as nothing is spilled to the stack with, since a program computes
+# while others read and write.
 TILES = {
-    tl.float32: ((256, 4, 72), (1024, 4, 64), (4096, 4, 128), (8192, 8, 128), (16384, 16, 128)),
-    tl.float64: ((256, 4, 168), (1024, 4, 168), (4096, 16, 128)),
-}
+    (tl.float32, True): (
+        (256, 4, 72), (512, 1, 72), (1024, 1, 72), (2048, 2, 72), (4096, 4, 72), (8192, 8, 72),
+        (16384, 16, 64),
+    ),
+    (tl.float32, False): (
+        (256, 4, 72), (1024, 4, 64), (4096, 4, 128), (8192, 8, 128), (16384, 16, 128),
+    ),
+    (tl.float64, True): ((256, 4, 168), (1024, 4, 168), (4096, 16, 128)),
+    (tl.float64, False): ((256, 4, 168), (1024, 4, 168), (4096, 16, 128)),
+}  # fmt: skip
 # The block of longer rows. For each of its elements a thread keeps three numbers from block to
 # block with the hard constraint, five with the others.
 LONG = {
-    (tl.float32, True): (4096, 8, 128),
+    (tl.float32, True): (16384, 16, 64),
     (tl.float32, False): (2048, 8, 80),
     (tl.float64, True): (2048, 8, 255),
     (tl.float64, False): (2048, 8, 255),
@@ -52,7 +60,7 @@ BACKWARD_BLOCK = {tl.float32: (2048, 4, 80), tl.float64: (4096, 16, 128)}
 
 def tiling(classes: int, arithmetic: tl.dtype, lc_mode: str) -> Tiling:
     """How forward_kernel takes rows of ``classes``."""
-    tiles = TILES[arithmetic]
+    tiles = TILES[arithmetic, lc_mode == "hard"]
     for elements, num_warps, max_registers in tiles:
         if classes <= elements:
             block = max(SMALLEST_BLOCK, triton.next_power_of_2(classes))

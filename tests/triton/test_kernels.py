@@ -52,7 +52,7 @@ def shares(kernels: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three rows are many: weights are summed by a launch of its own, in shares, and in blocks."""
     import triton.language as tl
 
-    for name, value in {"TARGETS": 2, "PARTS": 3, "LANES": 1, "LOSSES": 2}.items():
+    for name, value in {"TARGETS": 2, "SHARE": 2, "PARTS": 3, "LANES": 1, "LOSSES": 2}.items():
         monkeypatch.setattr(kernels, name, tl.constexpr(value))
 
 
