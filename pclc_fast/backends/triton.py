@@ -116,7 +116,8 @@ def _launch_forward(
     rows, classes = logits.shape
     arithmetic = tilings.ARITHMETIC[dtype]
     lc_mode, coefficients = _coefficients(options, classes)
-    tiling = tilings.tiling(classes, arithmetic, lc_mode)
+    aligned = _aligned(logits)
+    tiling = tilings.tiling(classes, arithmetic, lc_mode, aligned)
     programs = -(-rows // tiling.rows)
     reduced = options.reduction != "none"
 
@@ -134,7 +135,8 @@ def _launch_forward(
             logits, target, weight, parts, losses, row_stats, grad, *statistics,
             rows, _length(parts), classes, logits.stride(0), options.ignore_index, *coefficients,
             arithmetic, options.reduction, lc_mode,
-            tiling.rows, tiling.block, tiling.in_registers, _aligned(logits), **tiling.options(),
+            tiling.rows, tiling.block, tiling.width, tiling.in_registers, aligned,
+            **tiling.options(),
         )  # fmt: skip
     if reduced:
         kernels.finish_kernel[(1,)](
@@ -161,7 +163,8 @@ def _launch_backward(
     rows, classes = logits.shape
     arithmetic = tilings.ARITHMETIC[row_stats.dtype]
     lc_mode, coefficients = _coefficients(options, classes)
-    tiling = tilings.backward_tiling(classes, arithmetic, lc_mode)
+    aligned = _aligned(logits)
+    tiling = tilings.backward_tiling(classes, arithmetic, lc_mode, aligned)
     programs = min(-(-rows // tiling.rows), _resident_programs(logits, tiling.num_warps))
     known = upstream if has_unit_grad else None
     parts = _prepare(target, weight, known, classes, options, row_stats.dtype)
@@ -170,7 +173,7 @@ def _launch_backward(
         rows, _length(parts), classes, logits.stride(0), options.ignore_index,
         upstream.stride(0) if upstream.dim() else 0, *coefficients,
         arithmetic, options.reduction, lc_mode, has_unit_grad,
-        tiling.rows, tiling.block, _aligned(logits), **tiling.options(),
+        tiling.rows, tiling.block, tiling.width, aligned, **tiling.options(),
     )  # fmt: skip
 
 

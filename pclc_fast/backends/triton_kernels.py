@@ -11,7 +11,7 @@ are no part of what a kernel is compiled for.
 """
 
 # Compile-time parameters are capitals, and a tensor cannot stand beside one in an `and`.
-# ruff: noqa: N803, SIM102
+# ruff: noqa: N803, N806, SIM102
 # mypy: allow-untyped-decorators, disable-error-code="no-untyped-def,import-untyped"
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def make_terms(
     one_minus_margin, pc_weight, lc_weight, lc_cap, ce_weight, classes,
     T: tl.constexpr, R: tl.constexpr,
 ):  # fmt: skip
-    shape: tl.constexpr = (1, 1) if R > 1 else ()
+    shape: tl.constexpr = (1, 1, 1) if R > 1 else ()
     return Terms(
         tl.full(shape, one_minus_margin, T),
         tl.full(shape, pc_weight, T),
@@ -160,7 +160,8 @@ def forward_kernel(
     one_minus_margin: tl.float64, pc_weight: tl.float64, lc_weight: tl.float64,
     lc_cap: tl.float64, ce_weight: tl.float64,
     T: tl.constexpr, REDUCTION: tl.constexpr, LC_MODE: tl.constexpr,
-    R: tl.constexpr, B: tl.constexpr, IN_REGISTERS: tl.constexpr, ALIGNED: tl.constexpr,
+    R: tl.constexpr, B: tl.constexpr, W: tl.constexpr, IN_REGISTERS: tl.constexpr,
+    ALIGNED: tl.constexpr,
 ):  # fmt: skip
     """The loss of R rows, and what else has a place to go to.
 
@@ -191,15 +192,15 @@ def forward_kernel(
 
     if IN_REGISTERS:
         if C > 1:
-            k, a = load_block(row_ptr, 0, limit, T, R, B)
+            k, a = load_block(row_ptr, 0, limit, T, R, B, W)
             e, s = reduce_tile_in_chunks(row_ptr, a, limit, label, T, C)
         else:
-            k, a = load_false(row_ptr, 0, limit, label, T, R, B)
+            k, a = load_false(row_ptr, 0, limit, label, T, R, B, W)
             e, s = reduce_tile(k, a, label, true_logit, terms.lc_cap, LC_MODE)
     elif C > 1:
         s = reduce_row_in_chunks(row_ptr, limit, label, T, B, C)
     else:
-        s = reduce_row(row_ptr, limit, label, true_logit, terms.lc_cap, T, LC_MODE, R, B)
+        s = reduce_row(row_ptr, limit, label, true_logit, terms.lc_cap, T, LC_MODE, R, B, W)
     p = row_probs(true_logit, s.top, s.exp_sum, in_range | (y == ignore_index), terms)
     mixed_rows = over_rows(tl.where(p.mixed & kept, 1, 0), R)
     scale = tl.where(kept, inverse * weight, 0.0)
@@ -212,16 +213,16 @@ def forward_kernel(
             if mixed_rows == 0:  # first of all: the registers of the tile are free then
                 # Counted anew from a 0 that the compiler does not know: k above would take a
                 # register for each element until here.
-                k = classes_from(tl.multiple_of(tl.minimum(classes, 0), 16), R, B)
+                k = classes_from(tl.multiple_of(tl.minimum(classes, 0), 16), R, B, W)
                 g = row_grad(true_logit, p, s, terms, scale, LC_MODE)
                 store_grad(
-                    grad_row_ptr, k, a, e, end, true_logit, s, p, g, terms.lc_cap, False, LC_MODE
+                    grad_row_ptr, k, a, e, end, true_logit, p, g, terms.lc_cap, False, LC_MODE
                 )
+    # In smaller blocks, so that this rare case needs no more registers than the others.
+    SHORT: tl.constexpr = B // 4 if (B >= 1024 if R == 1 else B >= 4 * W) else B
     active, active_sum = s.active, s.active_sum
     if mixed_rows > 0:
-        # In smaller blocks where a tile is in registers, which this rare case shall not spill.
-        SHORT: tl.constexpr = B // 4 if IN_REGISTERS and B >= 1024 else B
-        active, active_sum = count_row(row_ptr, classes, limit, label, s.top, p, T, R, SHORT)
+        active, active_sum = count_row(row_ptr, classes, limit, label, s.top, p, T, R, SHORT, W)
     s = RowStats(s.top, s.exp_sum, s.lc_sum, s.lc_count, active, active_sum, s.runner_up)
 
     loss = tl.where(kept, row_loss(p, s, terms, ce_weight != 0, LC_MODE) * weight, 0.0)
@@ -245,12 +246,12 @@ def forward_kernel(
         if mixed_rows > 0:
             write_row(
                 row_ptr, grad_row_ptr, classes, limit, end, true_logit, s, p, g, terms.lc_cap,
-                True, T, LC_MODE, R, B,
+                True, T, LC_MODE, R, SHORT, W,
             )  # fmt: skip
         elif not KEEP:
             write_row(
                 row_ptr, grad_row_ptr, classes, limit, end, true_logit, s, p, g, terms.lc_cap,
-                False, T, LC_MODE, R, B,
+                False, T, LC_MODE, R, B, W,
             )  # fmt: skip
         patch_grad(grad_row_ptr, label, s, p, g, LC_MODE)
 
@@ -267,7 +268,8 @@ def backward_kernel(
     one_minus_margin: tl.float64, pc_weight: tl.float64, lc_weight: tl.float64,
     lc_cap: tl.float64, ce_weight: tl.float64,
     T: tl.constexpr, REDUCTION: tl.constexpr, LC_MODE: tl.constexpr,
-    HAS_UNIT_GRAD: tl.constexpr, R: tl.constexpr, B: tl.constexpr, ALIGNED: tl.constexpr,
+    HAS_UNIT_GRAD: tl.constexpr, R: tl.constexpr, B: tl.constexpr, W: tl.constexpr,
+    ALIGNED: tl.constexpr,
 ):  # fmt: skip
     """Write the gradient from what forward saved of each row.
 
@@ -311,11 +313,11 @@ def backward_kernel(
         if over_rows(tl.where(p.mixed & kept, 1, 0), R) > 0:
             write_row(
                 row_ptr, grad_row_ptr, classes, limit, end, true_logit, s, p, g, terms.lc_cap,
-                True, T, LC_MODE, R, B,
+                True, T, LC_MODE, R, B, W,
             )  # fmt: skip
         else:
             write_row(
                 row_ptr, grad_row_ptr, classes, limit, end, true_logit, s, p, g, terms.lc_cap,
-                False, T, LC_MODE, R, B,
+                False, T, LC_MODE, R, B, W,
             )  # fmt: skip
         patch_grad(grad_row_ptr, label, s, p, g, LC_MODE)

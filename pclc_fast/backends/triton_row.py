@@ -1,8 +1,8 @@
 """The mathematics of one row in Triton: csrc/pclc_row.h name for name.
 
-Every quantity of a row has the shape [R, 1] for the R rows of a program, every block of a row
-[R, B]; so both broadcast, and the same code serves one long row and many short ones. The arithmetic
-is in the type of what comes in, float32 or float64.
+Every quantity of a row has the shape [R, 1, 1] for the R rows of a program, or none for one row; so
+it broadcasts with every block of rows, and the same code serves one long row and many short ones.
+The arithmetic is in the type of what comes in, float32 or float64.
 """
 
 # Compile-time parameters are capitals.

@@ -1,7 +1,9 @@
 """Blocks of logits in Triton: what csrc/pclc_cpu_row.h does block by block.
 
-A program has R rows and takes B classes of each at a time. A quantity of a row is [R, 1], or a
-scalar where R is 1; a block is [R, B], or [B]. The two broadcast alike.
+A program has R rows and takes B classes of each at a time. Where R is 1 a block is [B], and a
+quantity of a row is a scalar. Else a block is [R, B / W, W], and a quantity of rows [R, 1, 1]:
+threads are laid along W, then along R, and what is left, B / W, are registers of a thread. So W
+says how many threads share a row. Both kinds broadcast alike.
 """
 
 # Compile-time parameters are capitals.
@@ -23,7 +25,7 @@ def row_sum(block):
     if len(block.shape) == 1:
         return tl.sum(block, axis=0)
     else:
-        return tl.sum(block, axis=1, keep_dims=True)
+        return tl.sum(tl.sum(block, axis=1, keep_dims=True), axis=2, keep_dims=True)
 
 
 @triton.jit
@@ -31,7 +33,7 @@ def row_max(block):
     if len(block.shape) == 1:
         return tl.max(block, axis=0)
     else:
-        return tl.max(block, axis=1, keep_dims=True)
+        return tl.max(tl.max(block, axis=1, keep_dims=True), axis=2, keep_dims=True)
 
 
 @triton.jit
@@ -39,14 +41,14 @@ def row_min(block):
     if len(block.shape) == 1:
         return tl.min(block, axis=0)
     else:
-        return tl.min(block, axis=1, keep_dims=True)
+        return tl.min(tl.min(block, axis=1, keep_dims=True), axis=2, keep_dims=True)
 
 
 @triton.jit
 def over_rows(values, R: tl.constexpr):
     """The sum of a quantity over the rows of a program."""
     if R > 1:
-        return tl.sum(tl.sum(values, axis=1), axis=0)
+        return tl.sum(tl.reshape(values, [R]), axis=0)
     else:
         return values
 
@@ -56,30 +58,37 @@ def rows_of(group, R: tl.constexpr):
     """The rows of a group, whose number has 64 bits."""
     row = group * R
     if R > 1:
-        row += tl.arange(0, R)[:, None]
+        row += tl.arange(0, R)[:, None, None]
     return row
 
 
 @triton.jit
-def classes_from(begin, R: tl.constexpr, B: tl.constexpr):
-    """The B classes of a block that starts at `begin`, a number or one for each row."""
-    k = tl.arange(0, B)
+def classes_from(begin, R: tl.constexpr, B: tl.constexpr, W: tl.constexpr):
+    """The B classes of a block that starts at `begin`."""
     if R > 1:
-        k = k[None, :]
+        k = tl.arange(0, B // W)[None, :, None] * W + tl.arange(0, W)[None, None, :]
+    else:
+        k = tl.arange(0, B)
     return begin + k
 
 
 @triton.jit
-def load_block(row_ptr, begin, limit, T: tl.constexpr, R: tl.constexpr, B: tl.constexpr):
+def load_block(
+    row_ptr, begin, limit,
+    T: tl.constexpr, R: tl.constexpr, B: tl.constexpr, W: tl.constexpr,
+):  # fmt: skip
     """Classes and their logits up to `limit`; -inf beyond."""
-    k = classes_from(begin, R, B)
+    k = classes_from(begin, R, B, W)
     return k, tl.load(row_ptr + k, mask=k < limit, other=-float("inf")).to(T)
 
 
 @triton.jit
-def load_false(row_ptr, begin, limit, label, T: tl.constexpr, R: tl.constexpr, B: tl.constexpr):
+def load_false(
+    row_ptr, begin, limit, label,
+    T: tl.constexpr, R: tl.constexpr, B: tl.constexpr, W: tl.constexpr,
+):  # fmt: skip
     """Classes and their logits up to `limit`; -inf at the true class and beyond the limit."""
-    k, a = load_block(row_ptr, begin, limit, T, R, B)
+    k, a = load_block(row_ptr, begin, limit, T, R, B, W)
     return k, tl.where(k == label, -float("inf"), a)
 
 
@@ -135,11 +144,11 @@ def in_chunks(block, C: tl.constexpr):
 def first_in_chunks(
     row_ptr, far, near_k, near, limit, label, top, T: tl.constexpr, C: tl.constexpr
 ):  # fmt: skip
-    """j from the lowest other chunk that has the largest false logit, and the chunk of y.
+    """The runner-up, from the lowest other chunk that has the largest false logit, and the chunk of y.
 
     Reading C logits again is less than to compare all the others with the largest one.
     """
-    k, a = load_false(row_ptr, tl.multiple_of(far, C), limit, label, T, 1, C)
+    k, a = load_false(row_ptr, tl.multiple_of(far, C), limit, label, T, 1, C, C)
     found = tl.minimum(tl.where(a == top, k, NOWHERE), tl.where(near == top, near_k, NOWHERE))
     return tl.where(top == -float("inf"), tl.where(label == 0, 1, 0), row_min(found))
 
@@ -153,7 +162,7 @@ def reduce_tile_in_chunks(row_ptr, a, limit, label, T: tl.constexpr, C: tl.const
     """
     first = tl.arange(0, a.shape[0] // C) * C
     near_first = chunk_of(label, C)
-    near_k, near = load_false(row_ptr, near_first, limit, label, T, 1, C)
+    near_k, near = load_false(row_ptr, near_first, limit, label, T, 1, C, C)
     tops = tl.where(first == near_first, -float("inf"), tl.max(in_chunks(a, C), axis=1))
     top = tl.maximum(row_max(tops), row_max(near))
     far = row_min(tl.where(tops == top, first, NOWHERE))
@@ -169,7 +178,7 @@ def reduce_tile_in_chunks(row_ptr, a, limit, label, T: tl.constexpr, C: tl.const
 @triton.jit
 def reduce_row(
     row_ptr, limit, label, true_logit, cap,
-    T: tl.constexpr, LC_MODE: tl.constexpr, R: tl.constexpr, B: tl.constexpr,
+    T: tl.constexpr, LC_MODE: tl.constexpr, R: tl.constexpr, B: tl.constexpr, W: tl.constexpr,
 ):  # fmt: skip
     """RowStats of one long row in one pass.
 
@@ -181,7 +190,7 @@ def reduce_row(
     lane_first = tl.zeros([B], tl.int32)
     exp_sum, lc_sum, lc_count = zeros, zeros, zeros
     for begin in range(0, limit, B):
-        k, a = load_false(row_ptr, begin, limit, label, T, R, B)
+        k, a = load_false(row_ptr, begin, limit, label, T, R, B, W)
         above = a > lane_top
         new_top = tl.where(above, a, lane_top)
         lane_first = tl.where(above, k, lane_first)
@@ -222,12 +231,12 @@ def reduce_row_in_chunks(
     """What reduce_row returns, for the hard constraint: a lane has C neighbours of each block."""
     first = tl.arange(0, B // C) * C
     near_first = chunk_of(label, C)
-    near_k, near = load_false(row_ptr, near_first, limit, label, T, 1, C)
+    near_k, near = load_false(row_ptr, near_first, limit, label, T, 1, C, C)
     lane_top = tl.full([B // C], -float("inf"), T)
     lane_first = tl.zeros([B // C], tl.int32)
     exp_sum = tl.zeros([B // C], T)
     for begin in range(0, limit, B):
-        _, a = load_block(row_ptr, begin, limit, T, 1, B)
+        _, a = load_block(row_ptr, begin, limit, T, 1, B, B)
         is_near = begin + first == near_first
         tops = tl.where(is_near, -float("inf"), tl.max(in_chunks(a, C), axis=1))
         above = tops > lane_top
@@ -249,15 +258,15 @@ def reduce_row_in_chunks(
 @triton.jit
 def count_row(
     row_ptr, classes, limit, label, top, p,
-    T: tl.constexpr, R: tl.constexpr, B: tl.constexpr,
+    T: tl.constexpr, R: tl.constexpr, B: tl.constexpr, W: tl.constexpr,
 ):  # fmt: skip
     """The active hinges of R rows and the sum of f_k over them, from another pass over the rows."""
-    shape: tl.constexpr = (R, B) if R > 1 else (B,)
+    shape: tl.constexpr = (R, B // W, W) if R > 1 else (B,)
     active = tl.zeros(shape, T)
     active_sum = tl.zeros(shape, T)
     shift = shift_of(top)
     for begin in range(0, classes, B):
-        k, a = load_block(row_ptr, begin, limit, T, R, B)
+        k, a = load_block(row_ptr, begin, limit, T, R, B, W)
         f = exp_from(a, shift) * p.top_prob
         is_active = (f > p.threshold) & (k != label)
         active += tl.where(is_active, 1.0, 0.0).to(T)
@@ -267,7 +276,7 @@ def count_row(
 
 @triton.jit
 def store_grad(
-    row_ptr, k, a, e, limit, true_logit, s, p, g, cap, MIXED: tl.constexpr, LC_MODE: tl.constexpr
+    row_ptr, k, a, e, limit, true_logit, p, g, cap, MIXED: tl.constexpr, LC_MODE: tl.constexpr
 ):  # fmt: skip
     """The gradient of a block of logits from RowGrad, but for what patch_grad has to store.
 
@@ -290,14 +299,15 @@ def store_grad(
 @triton.jit
 def write_row(
     row_ptr, grad_row_ptr, classes, limit, end, true_logit, s, p, g, cap,
-    MIXED: tl.constexpr, T: tl.constexpr, LC_MODE: tl.constexpr, R: tl.constexpr, B: tl.constexpr,
+    MIXED: tl.constexpr, T: tl.constexpr, LC_MODE: tl.constexpr,
+    R: tl.constexpr, B: tl.constexpr, W: tl.constexpr,
 ):  # fmt: skip
     """The gradient of R rows from their logits and what is known of them, but for patch_grad."""
     shift = shift_of(s.top)
     for begin in range(0, classes, B):
-        k, a = load_block(row_ptr, begin, limit, T, R, B)
+        k, a = load_block(row_ptr, begin, limit, T, R, B, W)
         e = exp_from(a, shift)
-        store_grad(grad_row_ptr, k, a, e, end, true_logit, s, p, g, cap, MIXED, LC_MODE)
+        store_grad(grad_row_ptr, k, a, e, end, true_logit, p, g, cap, MIXED, LC_MODE)
 
 
 @triton.jit

@@ -151,7 +151,9 @@ def step(
     )  # fmt: skip
 
 
-def _calls(dtype: str, mode: str) -> Iterator[tuple[str, int, Callable[[int, torch.dtype, str], None]]]:
+def _calls(
+    dtype: str, mode: str
+) -> Iterator[tuple[str, int, Callable[[int, torch.dtype, str], None]]]:
     """Yield what is asked for at each number of classes, 16 dividing it but where it is odd.
 
     Every tile with what training asks for and, but for float16, with all that can be asked for. The
