@@ -144,7 +144,7 @@ def in_chunks(block, C: tl.constexpr):
 def first_in_chunks(
     row_ptr, far, near_k, near, limit, label, top, T: tl.constexpr, C: tl.constexpr
 ):  # fmt: skip
-    """The runner-up, from the lowest other chunk that has the largest false logit, and the chunk of y.
+    """The runner-up: in the lowest other chunk with the largest false logit, or in that of y.
 
     Reading C logits again is less than to compare all the others with the largest one.
     """
