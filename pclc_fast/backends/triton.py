@@ -20,6 +20,7 @@ from . import ARITHMETIC
 
 _MOST_CLASSES = 2**31 - 2**16  # a class has 32 bits, and so has the end of its block
 _WARPS_OF_A_MULTIPROCESSOR = 64
+_COUNTED_CLASSES = 8192  # of rows that are counted by every program
 _ACCESS_BYTES = 16  # the most that a thread reads or writes at once
 _INTERPRETED_PROGRAMS = 3  # of a backward launch, so that one takes several turns
 
@@ -72,6 +73,10 @@ def forward(
     if values_may_be_read(target):
         check_targets(target, logits.shape[1], options.ignore_index)
     with _current_device(logits):
+        if _aligned(logits) < _common_factor(logits, logits.shape[1]):
+            # A thread would hold other logits than of contiguous rows, and add them in another
+            # order: the bits of the loss are those of contiguous rows.
+            logits = logits.contiguous()
         return _launch_forward(logits, target, weight, options, save, with_grad, with_stats)
 
 
@@ -187,13 +192,15 @@ def _prepare(
 ) -> Tensor | None:
     """Sum the weights for the mean by a launch of its own; None where every program can do it.
 
-    That is, where rows are few and counted: a program's sum of weights depends on its warps.
+    That is, where rows are few and counted: a program's sum of weights depends on its warps. And
+    short: a launch is little beside long ones, whose programs have no registers to spare.
     """
     from . import triton_kernels as kernels
     from . import triton_tiling as tilings
 
     rows = target.numel()
-    if options.reduction != "mean" or (weight is None and rows <= kernels.TARGETS.value):
+    few = rows <= kernels.TARGETS.value and classes <= _COUNTED_CLASSES
+    if options.reduction != "mean" or (weight is None and few):
         return None
     share = max(-(-rows // kernels.PARTS.value), kernels.SHARE.value)
     programs = max(-(-rows // share), 1)
@@ -223,9 +230,14 @@ def _aligned(logits: Tensor) -> int:
 
     For gradients, which are contiguous, the same holds.
     """
-    size = logits.element_size()
-    common = logits.data_ptr() // size | logits.stride(0) | logits.shape[1] | _ACCESS_BYTES // size
-    return common & -common
+    address = logits.data_ptr() // logits.element_size()
+    return _common_factor(logits, address | logits.stride(0) | logits.shape[1])
+
+
+def _common_factor(logits: Tensor, number: int) -> int:
+    """The highest power of two in ``number``, at most the logits of one access."""
+    number |= _ACCESS_BYTES // logits.element_size()
+    return number & -number
 
 
 def _resident_programs(tensor: Tensor, num_warps: int) -> int:

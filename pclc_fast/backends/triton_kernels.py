@@ -31,20 +31,16 @@ from .triton_tile import (
     count_row,
     load_block,
     load_false,
-    load_stats,
     over_rows,
-    patch_grad,
     reduce_row,
     reduce_row_in_chunks,
     reduce_tile,
     reduce_tile_in_chunks,
     rows_of,
-    save_stats,
-    store_grad,
-    write_row,
 )
+from .triton_write import load_stats, patch_grad, save_stats, store_grad, write_row
 
-TARGETS = tl.constexpr(1024)  # looked at together where every program sums the weights
+TARGETS = tl.constexpr(256)  # as few as every program can count, all of them together
 SHARE = tl.constexpr(4096)  # targets that prepare_kernel looks at together
 PARTS = tl.constexpr(64)  # programs, and so partial sums, that prepare_kernel has at the most
 LANES = tl.constexpr(32)  # of a warp: as many partial sums are added at once
@@ -197,8 +193,8 @@ def forward_kernel(
         else:
             k, a = load_false(row_ptr, 0, limit, label, T, R, B, W)
             e, s = reduce_tile(k, a, label, true_logit, terms.lc_cap, LC_MODE)
-    elif C > 1:
-        s = reduce_row_in_chunks(row_ptr, limit, label, T, B, C)
+    elif LC_MODE == "hard":
+        s = reduce_row_in_chunks(row_ptr, limit, label, T, B, W, C)
     else:
         s = reduce_row(row_ptr, limit, label, true_logit, terms.lc_cap, T, LC_MODE, R, B, W)
     p = row_probs(true_logit, s.top, s.exp_sum, in_range | (y == ignore_index), terms)
@@ -219,7 +215,8 @@ def forward_kernel(
                     grad_row_ptr, k, a, e, end, true_logit, p, g, terms.lc_cap, False, LC_MODE
                 )
     # In smaller blocks, so that this rare case needs no more registers than the others.
-    SHORT: tl.constexpr = B // 4 if (B >= 1024 if R == 1 else B >= 4 * W) else B
+    FEWER: tl.constexpr = R > 1 or LC_MODE == "hard"
+    SHORT: tl.constexpr = B // 4 if FEWER and B >= 4 * W else B
     active, active_sum = s.active, s.active_sum
     if mixed_rows > 0:
         active, active_sum = count_row(row_ptr, classes, limit, label, s.top, p, T, R, SHORT, W)
@@ -310,10 +307,11 @@ def backward_kernel(
         g = row_grad(true_logit, p, s, terms, scale, LC_MODE)
         grad_row_ptr = grad_ptr + row * classes
         end = tl.where(exists, classes, 0)
+        SHORT: tl.constexpr = B // 4 if R == 1 else B  # as in forward_kernel
         if over_rows(tl.where(p.mixed & kept, 1, 0), R) > 0:
             write_row(
                 row_ptr, grad_row_ptr, classes, limit, end, true_logit, s, p, g, terms.lc_cap,
-                True, T, LC_MODE, R, B, W,
+                True, T, LC_MODE, R, SHORT, W,
             )  # fmt: skip
         else:
             write_row(

@@ -7,7 +7,7 @@ says how many threads share a row. Both kinds broadcast alike.
 """
 
 # Compile-time parameters are capitals.
-# ruff: noqa: N803, N806, SIM300
+# ruff: noqa: N803, N806
 # mypy: allow-untyped-decorators, disable-error-code="no-untyped-def,import-untyped"
 
 from __future__ import annotations
@@ -226,29 +226,47 @@ def reduce_row(
 
 @triton.jit
 def reduce_row_in_chunks(
-    row_ptr, limit, label, T: tl.constexpr, B: tl.constexpr, C: tl.constexpr
+    row_ptr, limit, label,
+    T: tl.constexpr, B: tl.constexpr, W: tl.constexpr, C: tl.constexpr,
 ):  # fmt: skip
-    """What reduce_row returns, for the hard constraint: a lane has C neighbours of each block."""
-    first = tl.arange(0, B // C) * C
-    near_first = chunk_of(label, C)
-    near_k, near = load_false(row_ptr, near_first, limit, label, T, 1, C, C)
-    lane_top = tl.full([B // C], -float("inf"), T)
-    lane_first = tl.zeros([B // C], tl.int32)
-    exp_sum = tl.zeros([B // C], T)
+    """What reduce_row returns, for the hard constraint, with a lane for each chunk of a block.
+
+    A chunk is what a thread holds anyway: C neighbours, or, where C is 1, every W-th class.
+    """
+    AXIS: tl.constexpr = 1 if C > 1 else 0
+    SHAPE: tl.constexpr = (B // C, C) if C > 1 else (B // W, W)
+    first = tl.arange(0, SHAPE[1 - AXIS]) * C
+    y = tl.maximum(label, 0)
+    near_first = y & -C if C > 1 else (y & -B) + (y & (W - 1))
+    near_k = near_first + tl.arange(0, SHAPE[AXIS]) * (1 if C > 1 else W)
+    near = tl.load(row_ptr + near_k, mask=near_k < limit, other=-float("inf")).to(T)
+    near = tl.where(near_k == label, -float("inf"), near)
+    lane_top = tl.full([SHAPE[1 - AXIS]], -float("inf"), T)
+    lane_first = tl.zeros([SHAPE[1 - AXIS]], tl.int32)
+    exp_sum = tl.zeros([SHAPE[1 - AXIS]], T)
     for begin in range(0, limit, B):
-        _, a = load_block(row_ptr, begin, limit, T, 1, B, B)
+        _, a = load_block(row_ptr, begin, limit, T, 1, B, W)
+        a = tl.reshape(a, SHAPE)
         is_near = begin + first == near_first
-        tops = tl.where(is_near, -float("inf"), tl.max(in_chunks(a, C), axis=1))
+        tops = tl.where(is_near, -float("inf"), tl.max(a, axis=AXIS))
         above = tops > lane_top
         new_top = tl.where(above, tops, lane_top)
         lane_first = tl.where(above, begin + first, lane_first)
         shift = shift_of(new_top)
-        sums = tl.sum(exp_from(in_chunks(a, C), shift[:, None]), axis=1)
+        sums = tl.sum(exp_from(a, tl.expand_dims(shift, AXIS)), axis=AXIS)
         exp_sum = exp_sum * exp_from(lane_top, shift) + tl.where(is_near, 0.0, sums)
         lane_top = new_top
     top = tl.maximum(row_max(lane_top), row_max(near))
     far = row_min(tl.where(lane_top == top, lane_first, NOWHERE))
-    runner_up = first_in_chunks(row_ptr, far, near_k, near, limit, label, top, T, C)
+    if C > 1:
+        runner_up = first_in_chunks(row_ptr, far, near_k, near, limit, label, top, T, C)
+    else:  # in the whole block, the lowest of those with such a chunk
+        k, a = load_false(row_ptr, far & -B, limit, label, T, 1, B, W)
+        found = tl.minimum(
+            row_min(tl.where(a == top, k, NOWHERE)),
+            row_min(tl.where(near == top, near_k, NOWHERE)),
+        )
+        runner_up = tl.where(top == -float("inf"), tl.where(label == 0, 1, 0), found)
     shift = shift_of(top)
     exp_sum = row_sum(exp_sum * exp_from(lane_top, shift)) + row_sum(exp_from(near, shift))
     zero = tl.zeros_like(exp_sum)
@@ -272,85 +290,3 @@ def count_row(
         active += tl.where(is_active, 1.0, 0.0).to(T)
         active_sum += tl.where(is_active, f, 0.0)
     return row_sum(active), row_sum(active_sum)
-
-
-@triton.jit
-def store_grad(
-    row_ptr, k, a, e, limit, true_logit, p, g, cap, MIXED: tl.constexpr, LC_MODE: tl.constexpr
-):  # fmt: skip
-    """The gradient of a block of logits from RowGrad, but for what patch_grad has to store.
-
-    Where no row is MIXED a factor is all that is left of Eq. 6.
-    """
-    if MIXED:
-        grad = e * tl.where(e * p.top_prob > p.threshold, g.active, g.inactive)
-    else:
-        grad = e * g.inactive
-    if LC_MODE == "soft":
-        gap = true_logit - a
-        pull = tl.where(gap > 0, gap - g.soft_mean - 1.0, -g.soft_mean)
-        grad += tl.where(e > 0, e * g.soft_scale * pull, 0.0)
-    elif LC_MODE == "all":
-        counts = (true_logit - a - cap > 0) & (a > -float("inf"))
-        grad += tl.where(counts, g.all_step, 0.0)
-    tl.store(row_ptr + k, grad, mask=k < limit)
-
-
-@triton.jit
-def write_row(
-    row_ptr, grad_row_ptr, classes, limit, end, true_logit, s, p, g, cap,
-    MIXED: tl.constexpr, T: tl.constexpr, LC_MODE: tl.constexpr,
-    R: tl.constexpr, B: tl.constexpr, W: tl.constexpr,
-):  # fmt: skip
-    """The gradient of R rows from their logits and what is known of them, but for patch_grad."""
-    shift = shift_of(s.top)
-    for begin in range(0, classes, B):
-        k, a = load_block(row_ptr, begin, limit, T, R, B, W)
-        e = exp_from(a, shift)
-        store_grad(grad_row_ptr, k, a, e, end, true_logit, p, g, cap, MIXED, LC_MODE)
-
-
-@triton.jit
-def patch_grad(row_ptr, label, s, p, g, LC_MODE: tl.constexpr):
-    """The gradient at y, and what j has more than others, over what store_grad has stored there.
-
-    One barrier, where two comparisons for every logit would do. e_j is 1.
-    """
-    tl.debug_barrier()
-    tl.store(row_ptr + label, g.true_grad, mask=label >= 0)
-    if LC_MODE == "hard":
-        at_top = tl.where(p.top_prob > p.threshold, g.active, g.inactive) + g.top_extra
-        pulls = (label >= 0) & (g.top_extra != 0)
-        tl.store(row_ptr + s.runner_up, at_top, mask=pulls)
-
-
-@triton.jit
-def save_stats(row, exists, s, stats_ptr, T: tl.constexpr):
-    """RowStats as 6 numbers and an int64 (ARITHMETIC in backends/__init__.py)."""
-    WIDTH: tl.constexpr = 7 if T == tl.float64 else 8
-    at = stats_ptr + row * WIDTH
-    tl.store(at, s.top, mask=exists)
-    tl.store(at + 1, s.exp_sum, mask=exists)
-    tl.store(at + 2, s.lc_sum, mask=exists)
-    tl.store(at + 3, s.lc_count, mask=exists)
-    tl.store(at + 4, s.active, mask=exists)
-    tl.store(at + 5, s.active_sum, mask=exists)
-    last = (at + 6).to(tl.pointer_type(tl.int64), bitcast=True)
-    tl.store(last, s.runner_up.to(tl.int64), mask=exists)
-
-
-@triton.jit
-def load_stats(row, exists, stats_ptr, T: tl.constexpr):
-    """What save_stats saved."""
-    WIDTH: tl.constexpr = 7 if T == tl.float64 else 8
-    at = stats_ptr + row * WIDTH
-    last = (at + 6).to(tl.pointer_type(tl.int64), bitcast=True)
-    return RowStats(
-        tl.load(at, mask=exists, other=0.0),
-        tl.load(at + 1, mask=exists, other=0.0),
-        tl.load(at + 2, mask=exists, other=0.0),
-        tl.load(at + 3, mask=exists, other=0.0),
-        tl.load(at + 4, mask=exists, other=0.0),
-        tl.load(at + 5, mask=exists, other=0.0),
-        tl.load(last, mask=exists, other=0).to(tl.int32),
-    )

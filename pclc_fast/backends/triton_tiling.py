@@ -45,7 +45,7 @@ TILES = {
         (1024, 4, 64), (4096, 4, 128), (8192, 8, 128), (16384, 16, 128),
     ),
     (tl.float64, True): ((1024, 4, 168), (4096, 16, 128)),
-    (tl.float64, False): ((1024, 4, 168), (4096, 16, 128)),
+    (tl.float64, False): ((1024, 4, 168), (2048, 8, 168)),
 }  # fmt: skip
 # Rows of up to 256 classes: elements of one in a thread, warps and registers.
 SHORT_ROW = 256
@@ -73,16 +73,16 @@ def tiling(classes: int, arithmetic: tl.dtype, lc_mode: str, aligned: int) -> Ti
         return _short_rows(classes, arithmetic, lc_mode, aligned)
     for block, num_warps, max_registers in TILES[arithmetic, lc_mode == "hard"]:
         if classes <= block:
-            return Tiling(1, block, block, True, num_warps, max_registers)
+            return Tiling(1, block, min(block, 32 * num_warps), True, num_warps, max_registers)
     block, num_warps, max_registers = LONG[arithmetic, lc_mode == "hard"]
-    return Tiling(1, block, block, False, num_warps, max_registers)
+    return Tiling(1, block, min(block, 32 * num_warps), False, num_warps, max_registers)
 
 
 def backward_tiling(classes: int, arithmetic: tl.dtype, lc_mode: str, aligned: int) -> Tiling:
     """How backward_kernel takes rows of ``classes``."""
     block, num_warps, max_registers = BACKWARD_BLOCK[arithmetic]
     if classes > block:
-        return Tiling(1, block, block, False, num_warps, max_registers)
+        return Tiling(1, block, min(block, 32 * num_warps), False, num_warps, max_registers)
     return tiling(classes, arithmetic, lc_mode, aligned)
 
 
@@ -90,6 +90,8 @@ def _short_rows(classes: int, arithmetic: tl.dtype, lc_mode: str, aligned: int) 
     """So many rows that a thread has SHORT elements of one of them, or all of it."""
     elements, num_warps, max_registers = SHORT[arithmetic, lc_mode == "hard"]
     block = max(SMALLEST_BLOCK, triton.next_power_of_2(classes))
-    threads = max(block // elements, 1)  # of a row
+    threads = max(
+        block // elements, 1 if aligned > 1 else 2
+    )  # of a row: 2 logits in a row at least
     width = min(threads * aligned, block)
     return Tiling(32 * num_warps // threads, block, width, True, num_warps, max_registers)
