@@ -20,6 +20,8 @@ from . import ARITHMETIC
 
 _MOST_CLASSES = 2**31 - 2**16  # a class has 32 bits, and so has the end of its block
 _WARPS_OF_A_MULTIPROCESSOR = 64
+_COUNTED_CLASSES = 8192  # of rows that are counted by every program
+_ACCESS_BYTES = 16  # the most that a thread reads or writes at once
 _INTERPRETED_PROGRAMS = 3  # of a backward launch, so that one takes several turns
 
 _has_triton = importlib.util.find_spec("triton") is not None
@@ -71,6 +73,10 @@ def forward(
     if values_may_be_read(target):
         check_targets(target, logits.shape[1], options.ignore_index)
     with _current_device(logits):
+        if _aligned(logits) < _common_factor(logits, logits.shape[1]):
+            # A thread would hold other logits than of contiguous rows, and add them in another
+            # order: the bits of the loss are those of contiguous rows.
+            logits = logits.contiguous()
         return _launch_forward(logits, target, weight, options, save, with_grad, with_stats)
 
 
@@ -115,7 +121,8 @@ def _launch_forward(
     rows, classes = logits.shape
     arithmetic = tilings.ARITHMETIC[dtype]
     lc_mode, coefficients = _coefficients(options, classes)
-    tiling = tilings.tiling(classes, arithmetic, lc_mode)
+    aligned = _aligned(logits)
+    tiling = tilings.tiling(classes, arithmetic, lc_mode, aligned)
     programs = -(-rows // tiling.rows)
     reduced = options.reduction != "none"
 
@@ -131,14 +138,15 @@ def _launch_forward(
     if programs:
         kernels.forward_kernel[(programs,)](
             logits, target, weight, parts, losses, row_stats, grad, *statistics,
-            rows, classes, logits.stride(0), options.ignore_index, *coefficients,
+            rows, _length(parts), classes, logits.stride(0), options.ignore_index, *coefficients,
             arithmetic, options.reduction, lc_mode,
-            tiling.rows, tiling.block, tiling.in_registers, **tiling.options(),
+            tiling.rows, tiling.block, tiling.width, tiling.in_registers, aligned,
+            **tiling.options(),
         )  # fmt: skip
     if reduced:
         kernels.finish_kernel[(1,)](
             losses, target, weight, parts, loss,
-            programs, rows, classes, options.ignore_index,
+            programs, rows, _length(parts), classes, options.ignore_index,
             arithmetic, options.reduction, **tilings.FINISHING,
         )  # fmt: skip
     return [x for x in (loss, row_stats, grad, *statistics) if x is not None]
@@ -160,16 +168,17 @@ def _launch_backward(
     rows, classes = logits.shape
     arithmetic = tilings.ARITHMETIC[row_stats.dtype]
     lc_mode, coefficients = _coefficients(options, classes)
-    tiling = tilings.backward_tiling(classes, arithmetic, lc_mode)
+    aligned = _aligned(logits)
+    tiling = tilings.backward_tiling(classes, arithmetic, lc_mode, aligned)
     programs = min(-(-rows // tiling.rows), _resident_programs(logits, tiling.num_warps))
     known = upstream if has_unit_grad else None
     parts = _prepare(target, weight, known, classes, options, row_stats.dtype)
     kernels.backward_kernel[(programs,)](
         logits, target, weight, parts, row_stats, upstream, grad,
-        rows, classes, logits.stride(0), options.ignore_index,
+        rows, _length(parts), classes, logits.stride(0), options.ignore_index,
         upstream.stride(0) if upstream.dim() else 0, *coefficients,
         arithmetic, options.reduction, lc_mode, has_unit_grad,
-        tiling.rows, tiling.block, **tiling.options(),
+        tiling.rows, tiling.block, tiling.width, aligned, **tiling.options(),
     )  # fmt: skip
 
 
@@ -183,20 +192,22 @@ def _prepare(
 ) -> Tensor | None:
     """Sum the weights for the mean by a launch of its own; None where every program can do it.
 
-    That is, where rows are few and counted: a program's sum of weights depends on its warps.
+    That is, where rows are few and counted: a program's sum of weights depends on its warps. And
+    short: a launch is little beside long ones, whose programs have no registers to spare.
     """
     from . import triton_kernels as kernels
     from . import triton_tiling as tilings
 
     rows = target.numel()
-    if options.reduction != "mean" or (weight is None and rows <= kernels.TARGETS.value):
+    few = rows <= kernels.TARGETS.value and classes <= _COUNTED_CLASSES
+    if options.reduction != "mean" or (weight is None and few):
         return None
-    share = max(-(-rows // kernels.PARTS.value), kernels.TARGETS.value)  # as share_of has it
+    share = max(-(-rows // kernels.PARTS.value), kernels.SHARE.value)
     programs = max(-(-rows // share), 1)
     parts = target.new_empty(programs, dtype=dtype)
     kernels.prepare_kernel[(programs,)](
         target, weight, grad_output, parts,
-        rows, classes, options.ignore_index, tilings.ARITHMETIC[dtype], **tilings.SUMMING,
+        rows, share, classes, options.ignore_index, tilings.ARITHMETIC[dtype], **tilings.SUMMING,
     )  # fmt: skip
     return parts
 
@@ -208,6 +219,25 @@ def _coefficients(options: Options, classes: int) -> tuple[str, tuple[float, ...
         pc_weight /= max(classes - 1, 1)
     lc_mode = options.lc_mode if lc_weight else "hard"
     return lc_mode, (1.0 - margin, pc_weight, lc_weight, lc_cap, ce_weight)
+
+
+def _length(parts: Tensor | None) -> int:
+    return 0 if parts is None else parts.numel()
+
+
+def _aligned(logits: Tensor) -> int:
+    """Of how many logits both the addresses of rows and their length are multiples: 16 bytes' most.
+
+    For gradients, which are contiguous, the same holds.
+    """
+    address = logits.data_ptr() // logits.element_size()
+    return _common_factor(logits, address | logits.stride(0) | logits.shape[1])
+
+
+def _common_factor(logits: Tensor, number: int) -> int:
+    """The highest power of two in ``number``, at most the logits of one access."""
+    number |= _ACCESS_BYTES // logits.element_size()
+    return number & -number
 
 
 def _resident_programs(tensor: Tensor, num_warps: int) -> int:

@@ -1,8 +1,8 @@
 """The mathematics of one row in Triton: csrc/pclc_row.h name for name.
 
-Every quantity of a row has the shape [R, 1] for the R rows of a program, every block of a row
-[R, B]; so both broadcast, and the same code serves one long row and many short ones. The arithmetic
-is in the type of what comes in, float32 or float64.
+Every quantity of a row has the shape [R, 1, 1] for the R rows of a program, or none for one row; so
+it broadcasts with every block of rows, and the same code serves one long row and many short ones.
+The arithmetic is in the type of what comes in, float32 or float64.
 """
 
 # Compile-time parameters are capitals.
@@ -80,10 +80,19 @@ def shift_of(top):
 
 
 @triton.jit
-def log1p(x):
-    """log(1 + x) for x >= 0 with the relative accuracy that 1 + x has lost for small x.
+def exp_from(a, shift):
+    """exp(a - shift). In float32 one multiplication and one instruction, 0 below 2^-126."""
+    if a.dtype == tl.float64:
+        return tl.exp(a - shift)
+    else:
+        return tl.exp2((a - shift) * 1.4426950408889634)
 
-    2 artanh(x / (2 + x)) as a series, whose first missing term is below 2^-60 for x < 1/4.
+
+@triton.jit
+def log1p_of_small(x):
+    """log(1 + x) for 0 <= x < 1/4, with the relative accuracy that 1 + x has lost.
+
+    2 artanh(x / (2 + x)) as a series, whose first missing term is below 2^-60.
     """
     s = x / (2.0 + x)
     square = s * s
@@ -91,13 +100,23 @@ def log1p(x):
     for n in tl.static_range(7, 0, -1):
         series = (series + 1.0 / (2 * n + 1)) * square
     series += 1.0
-    return tl.where(x < 0.25, 2.0 * s * series, tl.log(1.0 + x))
+    return 2.0 * s * series
+
+
+@triton.jit
+def cross_entropy(p, s):
+    """log(1 + sum of exp(a_k - a_y)), relative to the larger of a_y and a_j."""
+    ahead = p.logit_gap > 0
+    others = tl.where(ahead, p.odds * s.exp_sum, 0.0)
+    log = tl.log(tl.where(ahead, 1.0 + others, s.exp_sum + p.odds))
+    log = tl.where(ahead & (others < 0.25), log1p_of_small(others), log)
+    return tl.where(ahead, log, log - p.logit_gap)
 
 
 @triton.jit
 def row_probs(true_logit, top, exp_sum, in_range, terms):
     logit_gap = true_logit - top
-    odds = tl.exp(-tl.abs(logit_gap))
+    odds = exp_from(-tl.abs(logit_gap), 0.0)
     # Relative to the larger of a_y and a_j.
     true_exp = tl.where(logit_gap > 0, 1.0, odds)
     top_exp = tl.where(logit_gap > 0, odds, 1.0)
@@ -126,16 +145,14 @@ def row_probs(true_logit, top, exp_sum, in_range, terms):
 
 
 @triton.jit
-def row_loss(p, s, terms, LC_MODE: tl.constexpr):
+def row_loss(p, s, terms, has_ce, LC_MODE: tl.constexpr):
     """The loss of a row (Eqs. 2, 6 and 16, before its class weight).
 
     A term whose coefficient is 0 is skipped: 0 * inf is no number.
     """
-    ahead = p.logit_gap > 0
-    # Both branches are evaluated: the one that is not taken gets an argument that it can take.
-    behind = tl.log(tl.where(ahead, 1.0, s.exp_sum + p.odds)) - p.logit_gap
-    ce = tl.where(ahead, log1p(tl.where(ahead, p.odds * s.exp_sum, 0.0)), behind)
-    loss = tl.where(terms.ce_weight != 0, terms.ce_weight * ce, 0.0)
+    loss = tl.zeros_like(p.false_mass)
+    if has_ce:
+        loss = terms.ce_weight * cross_entropy(p, s)
     every = p.false_mass - terms.false_classes * p.excess
     some = tl.where(p.mixed, s.active_sum - s.active * p.excess, 0.0)
     loss += terms.pc_weight * tl.where(p.all_active, every, some)

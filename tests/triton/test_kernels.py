@@ -41,6 +41,7 @@ def blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every row goes by blocks of 16 classes."""
     from pclc_fast.backends import triton_tiling
 
+    monkeypatch.setattr(triton_tiling, "SHORT_ROW", 0)
     monkeypatch.setattr(triton_tiling, "TILES", dict.fromkeys(triton_tiling.TILES, ()))
     for table in ("LONG", "BACKWARD_BLOCK"):
         small = dict.fromkeys(getattr(triton_tiling, table), (BLOCK, 4, 64))
@@ -52,7 +53,7 @@ def shares(kernels: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three rows are many: weights are summed by a launch of its own, in shares, and in blocks."""
     import triton.language as tl
 
-    for name, value in {"TARGETS": 2, "PARTS": 3, "LANES": 1, "LOSSES": 2}.items():
+    for name, value in {"TARGETS": 2, "SHARE": 2, "PARTS": 3, "LANES": 1, "LOSSES": 2}.items():
         monkeypatch.setattr(kernels, name, tl.constexpr(value))
 
 
@@ -122,6 +123,23 @@ def test_a_tie_over_blocks_goes_to_the_lowest_index() -> None:
             _, stats = pc_lc_loss(logits, torch.tensor([y]), return_stats=True, backend="triton")
             assert stats.runner_up.item() == min(set(places) - {y})
             assert stats.correct.item() == (y == places[0])
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("classes", [304, 302, 301, 8200, 8201])  # chunks of 8, 2 and 1; long rows
+def test_a_tie_over_chunks_goes_to_the_lowest_index(classes: int, dtype: torch.dtype) -> None:
+    """In one chunk, in neighbours, far from each other, and in the chunk of the true class."""
+    last = classes - 1
+    rows = [((5, 6), 0), ((7, 8), 6), ((3, last), 17), ((1, 2), 1), ((last - 1, last), last - 1)]
+    logits = torch.zeros(len(rows), classes)
+    for row, (places, y) in zip(logits, rows, strict=True):
+        row[list(places)] = 2.0
+        row[y] = 9.0
+    target = torch.tensor([y for _, y in rows])
+    case = Case(logits.to(dtype), target, None, "sum", {"ce_weight": 1.0}, "triton")
+    case.check()
+    _, stats = pc_lc_loss(logits.to(dtype), target, return_stats=True, backend="triton")
+    assert stats.runner_up.tolist() == [min(set(places) - {y}) for places, y in rows]
 
 
 @pytest.mark.usefixtures("blocks")

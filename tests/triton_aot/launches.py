@@ -151,7 +151,9 @@ def step(
     )  # fmt: skip
 
 
-def _calls(dtype: str) -> Iterator[tuple[str, int, Callable[[int, torch.dtype, str], None]]]:
+def _calls(
+    dtype: str, mode: str
+) -> Iterator[tuple[str, int, Callable[[int, torch.dtype, str], None]]]:
     """Yield what is asked for at each number of classes, 16 dividing it but where it is odd.
 
     Every tile with what training asks for and, but for float16, with all that can be asked for. The
@@ -159,7 +161,8 @@ def _calls(dtype: str) -> Iterator[tuple[str, int, Callable[[int, torch.dtype, s
     for rows that are not aligned and for the blocks between tiles, float32 for calls that ask for
     less.
     """
-    tiles = [elements for elements, *_ in TILES[tl.float64 if dtype == "fp64" else tl.float32]]
+    arithmetic = tl.float64 if dtype == "fp64" else tl.float32
+    tiles = [elements for elements, *_ in TILES[arithmetic, mode == "hard"]]
     blocks = tiles[-1] + 16
     for classes in (16, *tiles, blocks):
         yield "train", classes, train
@@ -182,7 +185,7 @@ def launches() -> dict[str, Launch]:
     known: set[str] = set()
     for dtype, torch_dtype in DTYPES.items():
         for mode in MODES:
-            for asked, classes, call in _calls(dtype):
+            for asked, classes, call in _calls(dtype, mode):
                 with recording(f"{asked}-{dtype}-{mode}-{classes}") as found:
                     call(classes, torch_dtype, mode)
                 for launch in found:
