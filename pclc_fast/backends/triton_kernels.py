@@ -1,8 +1,9 @@
 """The Triton kernels: rows of logits in, loss and gradient out.
 
-A program takes a tile [R, B] of R rows. Where a row has at most B classes the tile stays in
-registers: one read and, with the gradient, one write. A longer row is one program's, block by
-block: an online pass, a count pass only where the hinges of Eq. 6 are mixed, and a write pass.
+A program takes B classes of R rows. Where a row has at most B classes they stay in registers: one
+read and, with the gradient, one write. A longer row is one program's, block by block: an online
+pass and a write pass. Where the hinges of Eq. 6 are mixed, rows are read again to count them, and
+once more to write.
 Forward and backward write the gradient by one function of the same numbers, and no multiplication
 is fused into an addition (LAUNCH): the gradients are the same to the last bit.
 

@@ -55,7 +55,7 @@ def test_a_row_too_long_for_the_registers_is_found() -> None:
 def test_numbers_that_change_compile_nothing_new() -> None:
     """Not the coefficients, the number of rows, or ignore_index, in any regime."""
     compiled = printed_by("recompiling.py")
-    assert list(compiled) == ["1 to 17 rows", "1025 to 4096 rows"]
+    assert list(compiled) == ["1 to 17 rows", "257 to 4096 rows"]
     for regime, counts in compiled.items():
         assert len(counts) == 3, regime  # so many numbers of classes
         for of_kernel in counts.values():
