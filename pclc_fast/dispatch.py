@@ -45,6 +45,8 @@ class Kernel(Protocol):
 
 
 _KERNELS: dict[str, Kernel] = {"native": native, "triton": triton, "cuda": cuda}
+_IN_EVERY_INSTALL = {"native", "triton"}
+_BOUND_BY_LAUNCHES = 2**24  # logits: fewer take a GPU less time than the host
 
 
 class BackendStatus(NamedTuple):
@@ -94,22 +96,30 @@ def choose(input: Tensor, backend: str | None) -> str:
     for name in candidates:
         if can_run(name, input):
             return name
-    if candidates:
-        every_install_has = _KERNELS[candidates[-1]]
-        _warn_once(every_install_has.unavailable() or every_install_has.unsupported(input))
+    for name in set(candidates) & _IN_EVERY_INSTALL:
+        _warn_once(_KERNELS[name].unavailable() or _KERNELS[name].unsupported(input))
     return REFERENCE
 
 
 def _candidates(input: Tensor) -> tuple[str, ...]:
-    """The backends for the device of ``input``, the fastest first.
-
-    The CUDA C++ kernels come first on the GPUs that they have been measured on.
-    """
+    """The backends for the device of ``input``, the fastest first."""
     if input.is_cpu:
         return ("native",)
     if input.device.type != "cuda":
         return ()
-    return ("cuda", "triton") if cuda.is_measured_on(input.device.index) else ("triton",)
+    if not cuda.is_measured_on(input.device.index):
+        return ("triton",)
+    return ("cuda", "triton") if _cuda_is_faster(input) else ("triton", "cuda")
+
+
+def _cuda_is_faster(input: Tensor) -> bool:
+    """Whether the CUDA C++ kernels are faster than Triton's, as benchmarks/results/gpu-* have it.
+
+    They take less of the host's time, and of the device's where rows are long.
+    """
+    classes = input.shape[input.dim() > 1] if input.dim() else 0
+    longest_of_triton = 2048 if input.element_size() == 2 else 16384
+    return input.numel() < _BOUND_BY_LAUNCHES or classes > longest_of_triton
 
 
 def kernel(backend: str) -> Kernel:

@@ -25,7 +25,7 @@ except ImportError as error:  # built without nvcc
     _import_error = str(error).removesuffix(f" ({error.path})")  # results name no folders
 
 
-# Compute capabilities of the GPUs in benchmarks/results, where these kernels are the fastest.
+# Compute capabilities of the GPUs in benchmarks/results.
 _MEASURED = ((9, 0),)
 
 F = TypeVar("F", bound=Callable[..., object])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -23,9 +24,11 @@ COEFFICIENTS = torch.tensor([0.9, 1.0, 0.05, 0.0, 0.0], dtype=torch.float64)
 built = pytest.mark.skipif(cuda._cuda is None, reason="built without nvcc")
 
 
-def cuda_tensor(shape: tuple[int, ...] = (3, 4)) -> Any:
+def cuda_tensor(shape: tuple[int, ...] = (3, 4), itemsize: int = 4) -> Any:
     """As much of a tensor on a GPU as the choice looks at."""
     return SimpleNamespace(
+        numel=lambda: math.prod(shape),
+        element_size=lambda: itemsize,
         device=torch.device("cuda", 0),
         is_cuda=True,
         is_cpu=False,
@@ -74,6 +77,16 @@ def test_it_is_the_default_on_gpus_that_it_was_measured_on(
     cuda._capability.cache_clear()
     assert choose(cuda_tensor(), "cuda") == "cuda"
     assert choose(cuda_tensor(), None) == "triton"
+
+
+@pytest.mark.usefixtures("gpu")
+def test_many_short_rows_are_triton_s() -> None:
+    assert choose(cuda_tensor((2**20, 10)), None) == "cuda"  # all is launching
+    assert choose(cuda_tensor((2**21, 10)), None) == "triton"
+    assert choose(cuda_tensor((2**11, 8192)), None) == "triton"
+    assert choose(cuda_tensor((2**11, 8192), itemsize=2), None) == "cuda"
+    assert choose(cuda_tensor((2**10, 32768)), None) == "cuda"
+    assert choose(cuda_tensor((16, 10, 512, 512)), None) == "triton"
 
 
 def test_dynamo_takes_the_answers_of_the_compiled_module(monkeypatch: pytest.MonkeyPatch) -> None:

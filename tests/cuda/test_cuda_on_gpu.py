@@ -94,6 +94,7 @@ def test_the_host_never_waits() -> None:
         torch.cuda.set_sync_debug_mode("default")
 
 
+@pytest.mark.filterwarnings("ignore:The AccumulateGrad node's stream:UserWarning")
 @pytest.mark.parametrize("rows", [64, 2000])
 @pytest.mark.parametrize("classes", [100, 5000, 40_000])
 @pytest.mark.parametrize("scale", [1.0, 3.0])
