@@ -101,7 +101,8 @@ def pc_lc_loss(
     Args:
         input: logits, ``(K,)``, ``(N, K)`` or ``(N, K, d1, ...)``, of float16, bfloat16, float32 or
             float64. Never written to. Read in place where the rows of K logits are contiguous
-            (``(N, K)`` with any row stride, channels_last), copied once otherwise.
+            (``(N, K)`` with any row stride, channels_last), copied once otherwise; Triton's kernels
+            also copy rows that are aligned to fewer bytes than they would be without gaps.
         target: class indices, ``()``, ``(N,)`` or ``(N, d1, ...)``, of uint8 or int8 to int64.
         weight: a non-negative factor of each class, ``(K,)``, of the same dtypes as the logits, any
             of them; no gradient flows to it.
