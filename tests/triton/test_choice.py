@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,13 +11,15 @@ import torch
 from oracle import INTERPRETED
 
 from pclc_fast import backends, pc_lc_loss
-from pclc_fast.backends import triton
+from pclc_fast.backends import cuda, triton
 from pclc_fast.dispatch import _warn_once, can_run, choose
 
 
 def cuda_tensor(shape: tuple[int, ...] = (3, 4)) -> Any:
     """As much of a tensor on a GPU as the choice looks at."""
     return SimpleNamespace(
+        numel=lambda: math.prod(shape),
+        element_size=lambda: 4,
         device=torch.device("cuda", 0),
         is_cuda=True,
         is_cpu=False,
@@ -32,6 +35,8 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.version, "hip", None)
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     monkeypatch.setattr(triton, "_has_triton", True)
+    monkeypatch.setattr(cuda, "_cuda", None)  # built without nvcc
+    monkeypatch.setattr(cuda, "_capability", lambda _: torch.cuda.get_device_capability(0))
 
 
 @pytest.mark.usefixtures("gpu")
