@@ -45,15 +45,15 @@ TILES = {
         (1024, 4, 64), (4096, 8, 128), (8192, 16, 128),
     ),
     (tl.float64, True): ((1024, 4, 168), (4096, 16, 128)),
-    (tl.float64, False): ((1024, 4, 168), (2048, 8, 168)),
+    (tl.float64, False): ((1024, 8, 168), (2048, 16, 128)),
 }  # fmt: skip
 # Rows of up to 256 classes: elements of one in a thread, warps and registers.
 SHORT_ROW = 256
 SHORT = {
     (tl.float32, True): (32, 4, 128),
     (tl.float32, False): (16, 4, 128),
-    (tl.float64, True): (16, 4, 168),
-    (tl.float64, False): (16, 4, 168),
+    (tl.float64, True): (4, 4, 168),
+    (tl.float64, False): (4, 4, 192),
 }
 # The block of longer rows. For each of its elements a thread keeps three numbers from block to
 # block with the hard constraint, five with the others.
