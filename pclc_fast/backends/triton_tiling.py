@@ -51,10 +51,11 @@ TILES = {
 SHORT_ROW = 256
 SHORT = {
     (tl.float32, True): (32, 4, 128),
-    (tl.float32, False): (16, 4, 128),
+    (tl.float32, False): (8, 4, 128),
     (tl.float64, True): (4, 4, 168),
     (tl.float64, False): (4, 4, 192),
 }
+MOST_SINGLE = 4
 # The block of longer rows. For each of its elements a thread keeps three numbers from block to
 # block with the hard constraint, five with the others.
 LONG = {
@@ -64,6 +65,7 @@ LONG = {
     (tl.float64, False): (2048, 8, 255),
 }
 # Backward has nothing to remember from block to block.
+BACKWARD_REGISTERS = 80  # at least
 BACKWARD_BLOCK = {tl.float32: (2048, 4, 80), tl.float64: (4096, 16, 128)}
 
 
@@ -83,15 +85,16 @@ def backward_tiling(classes: int, arithmetic: tl.dtype, lc_mode: str, aligned: i
     block, num_warps, max_registers = BACKWARD_BLOCK[arithmetic]
     if classes > block:
         return Tiling(1, block, min(block, 32 * num_warps), False, num_warps, max_registers)
-    return tiling(classes, arithmetic, lc_mode, aligned)
+    tile = tiling(classes, arithmetic, lc_mode, aligned)
+    return tile._replace(max_registers=max(tile.max_registers, BACKWARD_REGISTERS))
 
 
 def _short_rows(classes: int, arithmetic: tl.dtype, lc_mode: str, aligned: int) -> Tiling:
     """So many rows that a thread has SHORT elements of one of them, or all of it."""
     elements, num_warps, max_registers = SHORT[arithmetic, lc_mode == "hard"]
     block = max(SMALLEST_BLOCK, triton.next_power_of_2(classes))
-    threads = max(
-        block // elements, 1 if aligned > 1 else 2
-    )  # of a row: 2 logits in a row at least
+    if aligned == 1:  # single logits take more registers
+        elements = min(elements, MOST_SINGLE)
+    threads = max(block // elements, 1)  # of a row
     width = min(threads * aligned, block)
     return Tiling(32 * num_warps // threads, block, width, True, num_warps, max_registers)
