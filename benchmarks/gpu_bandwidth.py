@@ -15,14 +15,13 @@ import sys
 import torch
 
 from .forms import Loss
-from .gpu_sizes import BOTH, CLASSES, FORWARD, rows_for
+from .gpu_sizes import BOTH, CLASSES, FORWARD
 from .gpu_subjects import (
     DTYPES,
     bind,
     copy_call,
-    make_logits,
+    make_large,
     make_mixed_,
-    make_target,
     ours,
     tripled,
     usable_backends,
@@ -43,12 +42,7 @@ def main() -> None:
 
 def line(names: list[str], classes: int, dtype: torch.dtype, device: torch.device) -> str:
     """Measure one number of classes."""
-    torch.cuda.empty_cache()
-    free, _ = torch.cuda.mem_get_info(device)
-    l2_bytes = torch.cuda.get_device_properties(device).L2_cache_size
-    rows = rows_for(classes, dtype.itemsize, l2_bytes, free)
-    logits = make_logits(rows, classes, dtype, device).requires_grad_()
-    target = make_target(rows, classes, device)
+    logits, target = make_large(classes, dtype, device)
 
     def call(loss: Loss, direction: str = BOTH) -> Call:
         return bind(loss, logits, target, direction)

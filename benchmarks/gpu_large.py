@@ -11,17 +11,16 @@ from torch.nn import functional as F
 
 from .forms import FORMS, Loss
 from .gpu_cells import Place, announce, measure
-from .gpu_record import Record, release_memory
-from .gpu_sizes import BOTH, CLASSES, COMPILED_CLASSES, DIRECTIONS, rows_for
+from .gpu_record import Record
+from .gpu_sizes import BOTH, CLASSES, COMPILED_CLASSES, DIRECTIONS
 from .gpu_subjects import (
     CROSS_ENTROPY,
     DTYPES,
     bind,
     copy_call,
     eager_functions,
-    make_logits,
+    make_large,
     make_mixed_,
-    make_target,
     ours,
     tripled,
     usable_backends,
@@ -53,20 +52,11 @@ def run(record: Record, device: torch.device) -> None:
         record.write()
 
 
-def _data(classes: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-    release_memory()
-    free, _ = torch.cuda.mem_get_info(device)
-    l2_bytes = torch.cuda.get_device_properties(device).L2_cache_size
-    rows = rows_for(classes, dtype.itemsize, l2_bytes, free)
-    logits = make_logits(rows, classes, dtype, device)
-    return logits.requires_grad_(), make_target(rows, classes, device)
-
-
 def _measure_size(
     record: Record, device: torch.device, names: list[str], classes: int, dtype: str
 ) -> None:
     """Measure everything but what has to be compiled; float16 with forward + backward alone."""
-    logits, target = _data(classes, DTYPES[dtype], device)
+    logits, target = make_large(classes, DTYPES[dtype], device)
     kinds = dict.fromkeys(names, "backend")
     for direction in (BOTH,) if dtype == "float16" else DIRECTIONS:
         place = Place(len(logits), classes, dtype, direction)
@@ -96,7 +86,7 @@ def _bound(functions: dict[str, Loss], logits: Tensor, target: Tensor, direction
 
 def _measure_compiled(record: Record, device: torch.device, names: list[str], classes: int) -> None:
     """Measure torch.compile of every plain form, for the fastest in eager mode need not be it."""
-    logits, target = _data(classes, torch.bfloat16, device)
+    logits, target = make_large(classes, torch.bfloat16, device)
     torch._dynamo.reset()  # the graphs of other sizes count towards its recompile limit
     place = Place(len(logits), classes, "bfloat16", BOTH)
     plain = {**FORMS, CROSS_ENTROPY: F.cross_entropy}

@@ -12,14 +12,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .gpu_cells import Place, announce, measure
-from .gpu_record import Record, release_memory
-from .gpu_sizes import BOTH, COMPILED_CLASSES, rows_for
+from .gpu_record import Record
+from .gpu_sizes import BOTH, COMPILED_CLASSES
 from .gpu_subjects import (
     CROSS_ENTROPY,
     bind,
     copy_call,
-    make_logits,
-    make_target,
+    make_large,
     ours,
     usable_backends,
 )
@@ -138,13 +137,8 @@ def _measure_size(
     steps: dict[str, Step],
     classes: int,
 ) -> None:
-    release_memory()
-    free, _ = torch.cuda.mem_get_info(device)
-    l2_bytes = torch.cuda.get_device_properties(device).L2_cache_size
-    rows = rows_for(classes, torch.bfloat16.itemsize, l2_bytes, free)
-    logits = make_logits(rows, classes, torch.bfloat16, device).requires_grad_()
-    target = make_target(rows, classes, device)
-    place = Place(rows, classes, "bfloat16", BOTH)
+    logits, target = make_large(classes, torch.bfloat16, device)
+    place = Place(len(logits), classes, "bfloat16", BOTH)
     kinds = {**dict.fromkeys(names, "backend"), **dict.fromkeys([CROSS_ENTROPY, *steps], "peer")}
 
     def peer_call(name: str) -> Call:

@@ -12,7 +12,8 @@ from torch.nn import functional as F
 from pclc_fast import backends, pc_lc_loss
 
 from .forms import FORMS, MARGIN, Loss
-from .gpu_sizes import BOTH
+from .gpu_record import release_memory
+from .gpu_sizes import BOTH, rows_for
 from .gpu_timing import Call
 
 CROSS_ENTROPY = "F.cross_entropy"
@@ -77,6 +78,16 @@ def make_logits(rows: int, classes: int, dtype: torch.dtype, device: torch.devic
 
 def make_target(rows: int, classes: int, device: torch.device) -> Tensor:
     return torch.randint(classes, (rows,), device=device)
+
+
+def make_large(classes: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return logits well above L2, which want a gradient, and their targets."""
+    release_memory()
+    free, _ = torch.cuda.mem_get_info(device)
+    l2_bytes = torch.cuda.get_device_properties(device).L2_cache_size
+    rows = rows_for(classes, dtype.itemsize, l2_bytes, free)
+    logits = make_logits(rows, classes, dtype, device)
+    return logits.requires_grad_(), make_target(rows, classes, device)
 
 
 def make_mixed_(logits: Tensor, target: Tensor, chunk_elements: int = 2**25) -> None:

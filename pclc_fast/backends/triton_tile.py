@@ -106,10 +106,15 @@ def lc_terms(a, e, true_logit, cap, LC_MODE: tl.constexpr):
 
 
 @triton.jit
+def or_lowest(found, top, label):
+    """What was found with the largest false logit, or the lowest false class where all are -inf."""
+    return tl.where(top == -float("inf"), tl.where(label == 0, 1, 0), found)
+
+
+@triton.jit
 def first_of(top, k, a, label):
     """j, the lowest class of those that share the largest false logit."""
-    first = row_min(tl.where(a == top, k, NOWHERE))
-    return tl.where(top == -float("inf"), tl.where(label == 0, 1, 0), first)
+    return or_lowest(row_min(tl.where(a == top, k, NOWHERE)), top, label)
 
 
 @triton.jit
@@ -150,7 +155,7 @@ def first_in_chunks(
     """
     k, a = load_false(row_ptr, tl.multiple_of(far, C), limit, label, T, 1, C, C)
     found = tl.minimum(tl.where(a == top, k, NOWHERE), tl.where(near == top, near_k, NOWHERE))
-    return tl.where(top == -float("inf"), tl.where(label == 0, 1, 0), row_min(found))
+    return or_lowest(row_min(found), top, label)
 
 
 @triton.jit
@@ -266,7 +271,7 @@ def reduce_row_in_chunks(
             row_min(tl.where(a == top, k, NOWHERE)),
             row_min(tl.where(near == top, near_k, NOWHERE)),
         )
-        runner_up = tl.where(top == -float("inf"), tl.where(label == 0, 1, 0), found)
+        runner_up = or_lowest(found, top, label)
     shift = shift_of(top)
     exp_sum = row_sum(exp_sum * exp_from(lane_top, shift)) + row_sum(exp_from(near, shift))
     zero = tl.zeros_like(exp_sum)

@@ -55,7 +55,7 @@ SHORT = {
     (tl.float64, True): (4, 4, 168),
     (tl.float64, False): (4, 4, 192),
 }
-MOST_SINGLE = 4
+ODD_ELEMENTS = 4  # the most where rows are read logit by logit, which takes more registers
 # The block of longer rows. For each of its elements a thread keeps three numbers from block to
 # block with the hard constraint, five with the others.
 LONG = {
@@ -64,8 +64,8 @@ LONG = {
     (tl.float64, True): (2048, 8, 255),
     (tl.float64, False): (2048, 8, 255),
 }
+BACKWARD_REGISTERS = 80  # at least: with fewer, odd rows of 1023 are spilled
 # Backward has nothing to remember from block to block.
-BACKWARD_REGISTERS = 80  # at least
 BACKWARD_BLOCK = {tl.float32: (2048, 4, 80), tl.float64: (4096, 16, 128)}
 
 
@@ -93,8 +93,8 @@ def _short_rows(classes: int, arithmetic: tl.dtype, lc_mode: str, aligned: int) 
     """So many rows that a thread has SHORT elements of one of them, or all of it."""
     elements, num_warps, max_registers = SHORT[arithmetic, lc_mode == "hard"]
     block = max(SMALLEST_BLOCK, triton.next_power_of_2(classes))
-    if aligned == 1:  # single logits take more registers
-        elements = min(elements, MOST_SINGLE)
+    if aligned == 1:
+        elements = min(elements, ODD_ELEMENTS)
     threads = max(block // elements, 1)  # of a row
     width = min(threads * aligned, block)
     return Tiling(32 * num_warps // threads, block, width, True, num_warps, max_registers)
