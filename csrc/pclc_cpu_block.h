@@ -44,17 +44,6 @@ PCLC_INLINE double from_key(int64_t key) {
   return std::bit_cast<double>(key ^ ((key >> 63) & 0x7fffffffffffffff));
 }
 
-// Loads the false logits, with -inf at y and in the padding, which then need no special case.
-template <class S, typename T>
-PCLC_INLINE void load_false(const typename S::Stored* row, const Block& b, int64_t y, T* buffer) {
-  const typename S::Stored* source = row + b.begin;
-#pragma omp simd
-  for (int64_t i = 0; i < b.count; ++i) buffer[i] = S::load(source[i]);
-  for (int64_t i = b.count; i < b.padded; ++i) buffer[i] = kNegativeInfinity<T>;
-  const int64_t true_index = y - b.begin;
-  if (0 <= true_index && true_index < b.count) buffer[true_index] = kNegativeInfinity<T>;
-}
-
 // The largest of n values. A NaN among them is above or below all numbers.
 template <typename T>
 PCLC_INLINE T largest(const T* values, int64_t n) {
@@ -64,14 +53,43 @@ PCLC_INLINE T largest(const T* values, int64_t n) {
   return from_key(key);
 }
 
-// Asks for what is used after a block of a row: the next block, or the next row. Into the
-// second-level cache: the first cannot wait for as many lines at once as a block has.
+// Loads the false logits, with -inf at y and in the padding, which then need no special case.
+// Returns the largest.
+template <class S, typename T>
+PCLC_INLINE T load_false(const typename S::Stored* row, const Block& b, int64_t y, T* buffer) {
+  const typename S::Stored* source = row + b.begin;
+#pragma omp simd
+  for (int64_t i = 0; i < b.count; ++i) buffer[i] = S::load(source[i]);
+  for (int64_t i = b.count; i < b.padded; ++i) buffer[i] = kNegativeInfinity<T>;
+  const int64_t true_index = y - b.begin;
+  if (0 <= true_index && true_index < b.count) buffer[true_index] = kNegativeInfinity<T>;
+  return largest(buffer, b.padded);
+}
+
+// A sum of which each lane has a share. The shares are added up in pairs: one after the other,
+// every addition would wait for the one before.
+template <typename T>
+struct LaneSum {
+  T lane[kLanes] = {};
+
+  PCLC_INLINE T total() {
+    for (int64_t half = kLanes / 2; half > 0; half /= 2) {
+#pragma omp simd
+      for (int64_t i = 0; i < half; ++i) lane[i] += lane[i + half];
+    }
+    return lane[0];
+  }
+};
+
+// Asks for what is used after a block of a row: its next block, or the first one of the row `ahead`
+// elements on. Into the second-level cache: the first cannot wait for as many lines at once as a
+// block has.
 template <typename Stored>
 PCLC_INLINE void prefetch_next([[maybe_unused]] const Stored* row, [[maybe_unused]] int64_t begin,
-                               [[maybe_unused]] int64_t classes, [[maybe_unused]] int64_t stride) {
+                               [[maybe_unused]] int64_t classes, [[maybe_unused]] int64_t ahead) {
 #if defined(__GNUC__)
   constexpr int64_t kLine = 64 / sizeof(Stored);
-  const Stored* next = row + (begin + kBlock < classes ? begin + kBlock : stride);
+  const Stored* next = row + (begin + kBlock < classes ? begin + kBlock : ahead);
   for (int64_t i = 0; i < std::min(kBlock, classes); i += kLine) {
     __builtin_prefetch(next + i, 0, 2);
   }

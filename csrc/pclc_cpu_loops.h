@@ -25,9 +25,10 @@ PCLC_INLINE void forward_rows(const Call<T>& call, const Outputs& out, int64_t b
     }
     return;
   }
-  const RowBuffer<T> buffer(memory, p.classes);
-  for (int64_t i = begin; i < end; ++i) {
-    row_loss[i] = forward_row<S>(p, out, call.terms, i, call.inverse_denominator, buffer);
+  const int64_t group = rows_at_once(p.classes);
+  for (int64_t i = begin; i < end; i += group) {
+    forward_group<S>(p, out, call.terms, i, std::min(i + group, end), call.inverse_denominator,
+                     memory, row_loss);
   }
 }
 

@@ -57,20 +57,26 @@ PCLC_INLINE void raise_top(LcMode mode, T top, Sums<T>* sums) {
 template <LcMode kMode, typename T>
 PCLC_INLINE void exp_block_for(T* buffer, int64_t n, T true_logit, T cap, Sums<T>* sums) {
   const T shift = shift_of(sums->top);
-  T exp_sum = 0, lc_sum = 0, lc_count = 0;
-#pragma omp simd reduction(+ : exp_sum, lc_sum, lc_count)
-  for (int64_t i = 0; i < n; ++i) {
-    const T a = buffer[i];
-    const T e = exp_nonpositive(a - shift);
-    const LcTerms<T> lc = lc_terms<kMode>(a, e, true_logit, cap);
-    lc_sum += lc.sum;
-    lc_count += lc.count;
-    buffer[i] = e;
-    exp_sum += e;
+  LaneSum<T> exp_sum, lc_sum, lc_count;
+  for (int64_t begin = 0; begin < n; begin += kLanes) {
+#pragma omp simd
+    for (int64_t i = 0; i < kLanes; ++i) {
+      const T a = buffer[begin + i];
+      const T e = exp_nonpositive(a - shift);
+      buffer[begin + i] = e;
+      exp_sum.lane[i] += e;
+      if constexpr (kMode != LcMode::kHard) {
+        const LcTerms<T> lc = lc_terms<kMode>(a, e, true_logit, cap);
+        lc_sum.lane[i] += lc.sum;
+        lc_count.lane[i] += lc.count;
+      }
+    }
   }
-  sums->exp_sum += static_cast<double>(exp_sum);
-  sums->lc_sum += static_cast<double>(lc_sum);
-  sums->lc_count += static_cast<double>(lc_count);
+  sums->exp_sum += static_cast<double>(exp_sum.total());
+  if constexpr (kMode != LcMode::kHard) {
+    sums->lc_sum += static_cast<double>(lc_sum.total());
+    sums->lc_count += static_cast<double>(lc_count.total());
+  }
 }
 
 template <typename T>
@@ -82,7 +88,14 @@ PCLC_INLINE void exp_block(LcMode mode, T* buffer, int64_t n, T true_logit, T ca
   }
 }
 
-// The memory that one thread needs for rows of `classes`.
+constexpr int64_t kGroup = 8;  // rows that forward has in hand, where they are short
+constexpr int64_t kGroupElements = 1024;
+
+PCLC_INLINE int64_t rows_at_once(int64_t classes) {
+  return std::clamp<int64_t>(kGroupElements / std::max<int64_t>(classes, 1), 1, kGroup);
+}
+
+// The memory that one thread needs for a row of `classes`.
 template <typename T>
 struct RowBuffer {
   T* e;     // a row, padded
@@ -94,24 +107,24 @@ struct RowBuffer {
   static int64_t blocks(int64_t classes) { return padded((classes + kBlock - 1) / kBlock); }
 };
 
-// One pass over the row. A NaN travels through the sum.
+// The rest of the pass over the row whose first block is in the buffer, its largest logit `top`. A
+// NaN travels through the sum.
 template <class S, typename T>
 PCLC_INLINE RowStats<T> reduce_row(const Problem& p, const typename S::Stored* row, int64_t y,
-                                   T true_logit, const Terms<T>& terms,
+                                   T true_logit, T top, const Terms<T>& terms,
                                    const RowBuffer<T>& buffer) {
   const int64_t classes = p.classes;
   Sums<T> sums;
   int64_t runner_up = y == 0;  // where no false logit is finite
   for (int64_t begin = 0; begin < classes; begin += kBlock) {
     const Block block = block_at(begin, classes);
-    load_false<S>(row, block, y, buffer.e + begin);
-    const T top = largest(buffer.e + begin, block.padded);
+    if (begin > 0) top = load_false<S>(row, block, y, buffer.e + begin);
     if (top > sums.top) {
       raise_top(terms.lc_mode, top, &sums);
       runner_up = begin + first_equal(buffer.e + begin, block.padded, top);
     }
     buffer.tops[begin / kBlock] = sums.top;
-    prefetch_next(row, begin, classes, p.row_stride);
+    prefetch_next(row, begin, classes, p.row_stride * rows_at_once(classes));
     exp_block(terms.lc_mode, buffer.e + begin, block.padded, true_logit, terms.lc_cap, &sums);
   }
   return {sums.top,

@@ -52,38 +52,76 @@ PCLC_INLINE RowProbs<T> probs_of(T true_logit, const RowStats<T>& stats, const T
   return row_probs(true_logit, stats.top, stats.exp_sum, odds, terms);
 }
 
-// One row of forward; returns its loss, its class weight included. `grad_loss` is the gradient of
-// that loss.
+// One row of forward, in three steps.
 template <class S, typename T = typename S::Compute>
-PCLC_INLINE T forward_row(const Problem& p, const Outputs& out, const Terms<T>& terms, int64_t i,
-                          T grad_loss, const RowBuffer<T>& buffer) {
+struct ForwardRow {
   using Stored = typename S::Stored;
-  const int64_t y = p.target[i];
-  if (y == p.ignore_index) return skip_row<S, T>(p, out, i);
-  const Stored* row = static_cast<const Stored*>(p.logits) + i * p.row_stride;
-  const T true_logit = S::load(row[y]);
-  RowStats<T> stats = reduce_row<S>(p, row, y, true_logit, terms, buffer);
-  const RowProbs<T> probs = probs_of(true_logit, stats, terms);
-  if (probs.pc_case == PcCase::kMixed) count_active(buffer, p.classes, probs, &stats);
-  save_row(p, out, i, probs, stats);
-  const T weight = class_weight<T>(p, y);
-  if (out.grad) {
-    Stored* grad = grad_row<S>(p, out.grad, i);
-    const RowGrad<T> g = row_grad(true_logit, probs, stats, terms, grad_loss * weight);
+
+  const Stored* logits;  // null where the row is ignored
+  int64_t y;
+  T true_logit;
+  T first_top;  // the largest false logit of the first block
+  RowStats<T> stats;
+
+  PCLC_INLINE void load(const Problem& p, int64_t i, const RowBuffer<T>& buffer) {
+    y = p.target[i];
+    logits = nullptr;
+    if (y == p.ignore_index) return;
+    logits = static_cast<const Stored*>(p.logits) + i * p.row_stride;
+    true_logit = S::load(logits[y]);
+    first_top = load_false<S>(logits, block_at(0, p.classes), y, buffer.e);
+  }
+
+  PCLC_INLINE void reduce(const Problem& p, const Terms<T>& terms, const RowBuffer<T>& buffer) {
+    if (logits) stats = reduce_row<S>(p, logits, y, true_logit, first_top, terms, buffer);
+  }
+
+  // Writes what is wanted of the row; returns its loss, its class weight included. `grad_loss` is
+  // the gradient of that loss.
+  PCLC_INLINE T write(const Problem& p, const Outputs& out, const Terms<T>& terms, int64_t i,
+                      T grad_loss, const RowBuffer<T>& buffer) {
+    if (!logits) return skip_row<S, T>(p, out, i);
+    const RowProbs<T> probs = probs_of(true_logit, stats, terms);
+    if (probs.pc_case == PcCase::kMixed) count_active(buffer, p.classes, probs, &stats);
+    save_row(p, out, i, probs, stats);
+    const T weight = class_weight<T>(p, y);
+    if (out.grad) {
+      const RowGrad<T> g = row_grad(true_logit, probs, stats, terms, grad_loss * weight);
+      write_grad(p, terms, probs, g, buffer, grad_row<S>(p, out.grad, i));
+    }
+    return row_loss(probs, stats, terms) * weight;
+  }
+
+  PCLC_INLINE void write_grad(const Problem& p, const Terms<T>& terms, const RowProbs<T>& probs,
+                              const RowGrad<T>& g, const RowBuffer<T>& buffer, Stored* grad) const {
     if (g.constant) {
       std::fill_n(grad, p.classes, S::store(g.true_grad));
-    } else {
-      for (int64_t begin = 0; begin < p.classes; begin += kBlock) {
-        const T factor = block_factor(buffer.tops[begin / kBlock], stats.top);
-        const ElementGrad<T> element(probs, g, factor, true_logit, terms.lc_cap);
-        prefetch_next(grad, begin, p.classes, p.classes);
-        write_block<S>(terms.lc_mode, row + begin, buffer.e + begin,
-                       block_at(begin, p.classes).count, element, g.zero, grad + begin);
-      }
-      write_exceptions<S>(terms.lc_mode, y, stats.runner_up, probs, g, grad);
+      return;
     }
+    for (int64_t begin = 0; begin < p.classes; begin += kBlock) {
+      const T factor = block_factor(buffer.tops[begin / kBlock], stats.top);
+      const ElementGrad<T> element(probs, g, factor, true_logit, terms.lc_cap);
+      prefetch_next(grad, begin, p.classes, p.classes * rows_at_once(p.classes));
+      write_block<S>(terms.lc_mode, logits + begin, buffer.e + begin,
+                     block_at(begin, p.classes).count, element, g.zero, grad + begin);
+    }
+    write_exceptions<S>(terms.lc_mode, y, stats.runner_up, probs, g, grad);
   }
-  return row_loss(probs, stats, terms) * weight;
+};
+
+// Rows begin to end of forward, no more than kGroup. Short rows take each step together: a step of
+// one waits for the step before, and the others fill that time.
+template <class S, typename T = typename S::Compute>
+PCLC_INLINE void forward_group(const Problem& p, const Outputs& out, const Terms<T>& terms,
+                               int64_t begin, int64_t end, T grad_loss, T* memory, T* row_loss) {
+  ForwardRow<S> rows[kGroup];
+  const int64_t count = end - begin, size = RowBuffer<T>::size(p.classes);
+  const auto buffer = [&](int64_t r) { return RowBuffer<T>(memory + r * size, p.classes); };
+  for (int64_t r = 0; r < count; ++r) rows[r].load(p, begin + r, buffer(r));
+  for (int64_t r = 0; r < count; ++r) rows[r].reduce(p, terms, buffer(r));
+  for (int64_t r = 0; r < count; ++r) {
+    row_loss[begin + r] = rows[r].write(p, out, terms, begin + r, grad_loss, buffer(r));
+  }
 }
 
 // One row of backward, from what forward saved. The buffer holds a block.
@@ -107,8 +145,7 @@ PCLC_INLINE void backward_row(const Problem& p, const RowStats<T>& stats, const 
   T top = kNegativeInfinity<T>;
   for (int64_t begin = 0; begin < p.classes; begin += kBlock) {
     const Block block = block_at(begin, p.classes);
-    load_false<S>(row, block, y, buffer);
-    const T block_top = largest(buffer, block.padded);
+    const T block_top = load_false<S>(row, block, y, buffer);
     if (block_top > top) top = block_top;
     const T shift = shift_of(top);
     prefetch_next(row, begin, p.classes, p.row_stride);
