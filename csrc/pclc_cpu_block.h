@@ -1,10 +1,10 @@
-// Loops over a block of a row that compilers vectorise: loading, the maximum, and where it is.
+// Loops over a block of a row that compilers vectorise: loading, the maximum and where it is, sums.
 
 #pragma once
 
 #include <algorithm>
-#include <bit>
 #include <cstdint>
+#include <type_traits>
 
 #include "pclc_cpu_math.h"
 #include "pclc_row.h"
@@ -14,7 +14,7 @@ namespace pclc {
 constexpr int64_t kLanes = 16;    // blocks are padded to this: one AVX-512 vector of floats
 constexpr int64_t kBlock = 1024;  // elements; also between two carries of a sum into double
 
-// The part of a row that is in the buffer.
+// A part of a row: what the passes take at a time.
 struct Block {
   int64_t begin;
   int64_t count;   // classes
@@ -26,44 +26,59 @@ PCLC_INLINE Block block_at(int64_t begin, int64_t classes) {
   return {begin, count, (count + kLanes - 1) & -kLanes};
 }
 
-// An integer of the same order as the number. Compilers vectorise the maximum of integers; that of
-// floating-point numbers they do not, for the sake of NaN. A NaN here is above or below all
-// numbers.
-PCLC_INLINE int32_t order_key(float v) {
-  const int32_t bits = std::bit_cast<int32_t>(v);
-  return bits ^ ((bits >> 31) & 0x7fffffff);
-}
-PCLC_INLINE int64_t order_key(double v) {
-  const int64_t bits = std::bit_cast<int64_t>(v);
-  return bits ^ ((bits >> 63) & 0x7fffffffffffffff);
-}
-PCLC_INLINE float from_key(int32_t key) {
-  return std::bit_cast<float>(key ^ ((key >> 31) & 0x7fffffff));
-}
-PCLC_INLINE double from_key(int64_t key) {
-  return std::bit_cast<double>(key ^ ((key >> 63) & 0x7fffffffffffffff));
-}
-
-// The largest of n values. A NaN among them is above or below all numbers.
+// The one of two that is larger; `a` where b is NaN.
 template <typename T>
-PCLC_INLINE T largest(const T* values, int64_t n) {
-  auto key = order_key(kNegativeInfinity<T>);
-#pragma omp simd reduction(max : key)
-  for (int64_t i = 0; i < n; ++i) key = std::max(key, order_key(values[i]));
-  return from_key(key);
+PCLC_INLINE T larger(T a, T b) {
+  return b > a ? b : a;
 }
 
-// Loads the false logits, with -inf at y and in the padding, which then need no special case.
-// Returns the largest.
+// The false logits of a block, as many as `padded`, for the passes over it. They are read where
+// they are, if all of them are false and in the type of the arithmetic; else from the buffer, with
+// -inf at y and in the padding, which then need no special case.
 template <class S, typename T>
-PCLC_INLINE T load_false(const typename S::Stored* row, const Block& b, int64_t y, T* buffer) {
+PCLC_INLINE const T* false_logits(const typename S::Stored* row, const Block& b, int64_t y,
+                                  T* buffer) {
   const typename S::Stored* source = row + b.begin;
+  const int64_t true_index = y - b.begin;
+  const bool has_true = 0 <= true_index && true_index < b.count;
+  if constexpr (std::is_same_v<typename S::Stored, T>) {
+    if (!has_true && b.count == b.padded) return source;
+  }
 #pragma omp simd
   for (int64_t i = 0; i < b.count; ++i) buffer[i] = S::load(source[i]);
   for (int64_t i = b.count; i < b.padded; ++i) buffer[i] = kNegativeInfinity<T>;
-  const int64_t true_index = y - b.begin;
-  if (0 <= true_index && true_index < b.count) buffer[true_index] = kNegativeInfinity<T>;
-  return largest(buffer, b.padded);
+  if (has_true) buffer[true_index] = kNegativeInfinity<T>;
+  return buffer;
+}
+
+// The largest of n values, a multiple of kLanes. A NaN is passed over.
+template <typename T>
+PCLC_INLINE T largest(const T* values, int64_t n) {
+  T lane[kLanes];
+  for (int64_t i = 0; i < kLanes; ++i) lane[i] = kNegativeInfinity<T>;
+  for (int64_t begin = 0; begin < n; begin += kLanes) {
+#pragma omp simd
+    for (int64_t i = 0; i < kLanes; ++i) lane[i] = larger(lane[i], values[begin + i]);
+  }
+  for (int64_t half = kLanes / 2; half > 0; half /= 2) {
+#pragma omp simd
+    for (int64_t i = 0; i < half; ++i) lane[i] = larger(lane[i], lane[i + half]);
+  }
+  return lane[0];
+}
+
+// The false logits of a block and the largest of them.
+template <typename T>
+struct LoadedBlock {
+  const T* logits;
+  T top;
+};
+
+template <class S, typename T>
+PCLC_INLINE LoadedBlock<T> load_block(const typename S::Stored* row, const Block& b, int64_t y,
+                                      T* buffer) {
+  const T* logits = false_logits<S>(row, b, y, buffer);
+  return {logits, largest(logits, b.padded)};
 }
 
 // A sum of which each lane has a share. The shares are added up in pairs: one after the other,

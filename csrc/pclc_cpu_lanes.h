@@ -67,7 +67,8 @@ struct LaneGroup {
 
   // As reduce_row: a NaN is passed over by the maximum and travels through the sum.
   PCLC_INLINE void reduce(int64_t classes, const Terms<T>& terms, RowStats<T>* stats) {
-    using Index = decltype(order_key(T(0)));  // as wide as T, so that one mask serves both
+    using Index = std::conditional_t<std::is_same_v<T, float>, int32_t,
+                                     int64_t>;  // as wide as T, so that one mask serves both
     T top[kLanes], exp_sum[kLanes] = {}, lc_sum[kLanes] = {}, lc_count[kLanes] = {};
     Index runner_up[kLanes];
     for (int64_t lane = 0; lane < kLanes; ++lane) {

@@ -53,20 +53,22 @@ PCLC_INLINE void raise_top(LcMode mode, T top, Sums<T>* sums) {
   if (mode == LcMode::kSoft) sums->lc_sum *= factor, sums->lc_count *= factor;
 }
 
-// Turns a buffer of false logits into e_k and adds what the row needs of them.
+// Writes the e_k of n false logits, which may be where those are, and adds what the row needs of
+// them.
 template <LcMode kMode, typename T>
-PCLC_INLINE void exp_block_for(T* buffer, int64_t n, T true_logit, T cap, Sums<T>* sums) {
+PCLC_INLINE void exp_block_for(const T* logits, T* e, int64_t n, T true_logit, T cap,
+                               Sums<T>* sums) {
   const T shift = shift_of(sums->top);
   LaneSum<T> exp_sum, lc_sum, lc_count;
   for (int64_t begin = 0; begin < n; begin += kLanes) {
 #pragma omp simd
     for (int64_t i = 0; i < kLanes; ++i) {
-      const T a = buffer[begin + i];
-      const T e = exp_nonpositive(a - shift);
-      buffer[begin + i] = e;
-      exp_sum.lane[i] += e;
+      const T a = logits[begin + i];
+      const T exp = exp_nonpositive(a - shift);
+      e[begin + i] = exp;
+      exp_sum.lane[i] += exp;
       if constexpr (kMode != LcMode::kHard) {
-        const LcTerms<T> lc = lc_terms<kMode>(a, e, true_logit, cap);
+        const LcTerms<T> lc = lc_terms<kMode>(a, exp, true_logit, cap);
         lc_sum.lane[i] += lc.sum;
         lc_count.lane[i] += lc.count;
       }
@@ -80,15 +82,18 @@ PCLC_INLINE void exp_block_for(T* buffer, int64_t n, T true_logit, T cap, Sums<T
 }
 
 template <typename T>
-PCLC_INLINE void exp_block(LcMode mode, T* buffer, int64_t n, T true_logit, T cap, Sums<T>* sums) {
+PCLC_INLINE void exp_block(LcMode mode, const T* logits, T* e, int64_t n, T true_logit, T cap,
+                           Sums<T>* sums) {
   switch (mode) {
-    case LcMode::kHard: return exp_block_for<LcMode::kHard>(buffer, n, true_logit, cap, sums);
-    case LcMode::kSoft: return exp_block_for<LcMode::kSoft>(buffer, n, true_logit, cap, sums);
-    case LcMode::kAll: return exp_block_for<LcMode::kAll>(buffer, n, true_logit, cap, sums);
+    case LcMode::kHard: return exp_block_for<LcMode::kHard>(logits, e, n, true_logit, cap, sums);
+    case LcMode::kSoft: return exp_block_for<LcMode::kSoft>(logits, e, n, true_logit, cap, sums);
+    case LcMode::kAll: return exp_block_for<LcMode::kAll>(logits, e, n, true_logit, cap, sums);
   }
 }
 
-constexpr int64_t kGroup = 8;  // rows that forward has in hand, where they are short
+// Forward has several rows in hand where they are short: no more than this, in all no more
+// elements.
+constexpr int64_t kGroup = 8;
 constexpr int64_t kGroupElements = 1024;
 
 PCLC_INLINE int64_t rows_at_once(int64_t classes) {
@@ -107,25 +112,25 @@ struct RowBuffer {
   static int64_t blocks(int64_t classes) { return padded((classes + kBlock - 1) / kBlock); }
 };
 
-// The rest of the pass over the row whose first block is in the buffer, its largest logit `top`. A
-// NaN travels through the sum.
+// The one pass over a row, whose first block is loaded already. A NaN travels through the sum.
 template <class S, typename T>
 PCLC_INLINE RowStats<T> reduce_row(const Problem& p, const typename S::Stored* row, int64_t y,
-                                   T true_logit, T top, const Terms<T>& terms,
+                                   T true_logit, LoadedBlock<T> loaded, const Terms<T>& terms,
                                    const RowBuffer<T>& buffer) {
   const int64_t classes = p.classes;
   Sums<T> sums;
   int64_t runner_up = y == 0;  // where no false logit is finite
   for (int64_t begin = 0; begin < classes; begin += kBlock) {
     const Block block = block_at(begin, classes);
-    if (begin > 0) top = load_false<S>(row, block, y, buffer.e + begin);
-    if (top > sums.top) {
-      raise_top(terms.lc_mode, top, &sums);
-      runner_up = begin + first_equal(buffer.e + begin, block.padded, top);
+    T* e = buffer.e + begin;
+    if (begin > 0) loaded = load_block<S>(row, block, y, e);
+    if (loaded.top > sums.top) {
+      raise_top(terms.lc_mode, loaded.top, &sums);
+      runner_up = begin + first_equal(loaded.logits, block.padded, loaded.top);
     }
     buffer.tops[begin / kBlock] = sums.top;
     prefetch_next(row, begin, classes, p.row_stride * rows_at_once(classes));
-    exp_block(terms.lc_mode, buffer.e + begin, block.padded, true_logit, terms.lc_cap, &sums);
+    exp_block(terms.lc_mode, loaded.logits, e, block.padded, true_logit, terms.lc_cap, &sums);
   }
   return {sums.top,
           static_cast<T>(sums.exp_sum),

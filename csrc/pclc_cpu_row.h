@@ -60,7 +60,7 @@ struct ForwardRow {
   const Stored* logits;  // null where the row is ignored
   int64_t y;
   T true_logit;
-  T first_top;  // the largest false logit of the first block
+  LoadedBlock<T> first;
   RowStats<T> stats;
 
   PCLC_INLINE void load(const Problem& p, int64_t i, const RowBuffer<T>& buffer) {
@@ -69,11 +69,11 @@ struct ForwardRow {
     if (y == p.ignore_index) return;
     logits = static_cast<const Stored*>(p.logits) + i * p.row_stride;
     true_logit = S::load(logits[y]);
-    first_top = load_false<S>(logits, block_at(0, p.classes), y, buffer.e);
+    first = load_block<S>(logits, block_at(0, p.classes), y, buffer.e);
   }
 
   PCLC_INLINE void reduce(const Problem& p, const Terms<T>& terms, const RowBuffer<T>& buffer) {
-    if (logits) stats = reduce_row<S>(p, logits, y, true_logit, first_top, terms, buffer);
+    if (logits) stats = reduce_row<S>(p, logits, y, true_logit, first, terms, buffer);
   }
 
   // Writes what is wanted of the row; returns its loss, its class weight included. `grad_loss` is
@@ -145,13 +145,14 @@ PCLC_INLINE void backward_row(const Problem& p, const RowStats<T>& stats, const 
   T top = kNegativeInfinity<T>;
   for (int64_t begin = 0; begin < p.classes; begin += kBlock) {
     const Block block = block_at(begin, p.classes);
-    const T block_top = load_false<S>(row, block, y, buffer);
-    if (block_top > top) top = block_top;
+    const LoadedBlock<T> loaded = load_block<S>(row, block, y, buffer);
+    top = larger(top, loaded.top);
     const T shift = shift_of(top);
     prefetch_next(row, begin, p.classes, p.row_stride);
     prefetch_next(grad, begin, p.classes, p.classes);
 #pragma omp simd
-    for (int64_t k = 0; k < block.padded; ++k) buffer[k] = exp_nonpositive(buffer[k] - shift);
+    for (int64_t k = 0; k < block.padded; ++k)
+      buffer[k] = exp_nonpositive(loaded.logits[k] - shift);
     const T factor = block_factor(top, stats.top);
     const ElementGrad<T> element(probs, g, factor, true_logit, terms.lc_cap);
     write_block<S>(terms.lc_mode, row + begin, buffer, block.count, element, g.zero, grad + begin);
