@@ -155,15 +155,18 @@ PCLC_INLINE void count_active(const RowBuffer<T>& buffer, int64_t classes, const
     const Block block = block_at(begin, classes);
     const T* e = buffer.e + begin;
     const T prob = probs.top_prob * block_factor(buffer.tops[begin / kBlock], stats->top);
-    T block_active = 0, block_sum = 0;
-#pragma omp simd reduction(+ : block_active, block_sum)
-    for (int64_t i = 0; i < block.padded; ++i) {
-      const T f = e[i] * prob;
-      block_active += f > probs.excess ? T(1) : T(0);
-      block_sum += f > probs.excess ? f : T(0);
+    LaneSum<T> block_active, block_sum;
+    for (int64_t lanes = 0; lanes < block.padded; lanes += kLanes) {
+#pragma omp simd
+      for (int64_t i = 0; i < kLanes; ++i) {
+        const T f = e[lanes + i] * prob;
+        const T is_active = static_cast<T>(f > probs.excess);
+        block_active.lane[i] += is_active;
+        block_sum.lane[i] += is_active * f;
+      }
     }
-    active += static_cast<double>(block_active);
-    active_sum += static_cast<double>(block_sum);
+    active += static_cast<double>(block_active.total());
+    active_sum += static_cast<double>(block_sum.total());
   }
   stats->active = static_cast<T>(active);
   stats->active_sum = static_cast<T>(active_sum);
