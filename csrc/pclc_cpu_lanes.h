@@ -57,10 +57,12 @@ struct LaneGroup {
     for (int64_t k = 0; k < classes; ++k) {
 #pragma omp simd
       for (int64_t lane = 0; lane < kLanes; ++lane) {
-        const LcTerms<T> lc = lc_terms<kMode>(a[k][lane], e[k][lane], true_logit[lane], cap);
         exp_sum[lane] += e[k][lane];
-        lc_sum[lane] += lc.sum;
-        lc_count[lane] += lc.count;
+        if constexpr (kMode != LcMode::kHard) {
+          const LcTerms<T> lc = lc_terms<kMode>(a[k][lane], e[k][lane], true_logit[lane], cap);
+          lc_sum[lane] += lc.sum;
+          lc_count[lane] += lc.count;
+        }
       }
     }
   }
@@ -79,8 +81,8 @@ struct LaneGroup {
 #pragma omp simd
       for (int64_t lane = 0; lane < kLanes; ++lane) {
         const bool above = a[k][lane] > top[lane];
-        top[lane] = above ? a[k][lane] : top[lane];
         runner_up[lane] = above ? static_cast<Index>(k) : runner_up[lane];
+        top[lane] = larger(top[lane], a[k][lane]);
       }
     }
     exponentiate(classes, top);
