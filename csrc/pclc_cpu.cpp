@@ -109,7 +109,7 @@ int64_t forward(const Problem& p, const Outputs& out, int threads, Kernel kernel
   Scratch<T> row_loss(reduced ? p.rows : 0);
   T* losses = reduced ? row_loss.get() : static_cast<T*>(out.loss);
   threads = threads_for(p, threads);
-  const int64_t size = RowBuffer<T>::size(p.classes) * rows_at_once(p.classes);
+  const int64_t size = group_size<T>(p.classes);
   Scratch<T> buffers(size * threads);
   share_rows(p.rows, threads, [&](int64_t begin, int64_t end, int64_t thread) {
     kernel(call, out, begin, end, buffers.get() + size * thread, losses);

@@ -33,8 +33,8 @@ PCLC_INLINE T larger(T a, T b) {
 }
 
 // The false logits of a block, as many as `padded`, for the passes over it. They are read where
-// they are, if all of them are false and in the type of the arithmetic; else from the buffer, with
-// -inf at y and in the padding, which then need no special case.
+// they are, if all of them are false, fill whole vectors and have the type of the arithmetic; else
+// from the buffer, with -inf at y and in the padding, which then need no special case.
 template <class S, typename T>
 PCLC_INLINE const T* false_logits(const typename S::Stored* row, const Block& b, int64_t y,
                                   T* buffer) {
@@ -69,13 +69,13 @@ PCLC_INLINE T largest(const T* values, int64_t n) {
 
 // The false logits of a block and the largest of them.
 template <typename T>
-struct LoadedBlock {
+struct FalseBlock {
   const T* logits;
   T top;
 };
 
 template <class S, typename T>
-PCLC_INLINE LoadedBlock<T> load_block(const typename S::Stored* row, const Block& b, int64_t y,
+PCLC_INLINE FalseBlock<T> false_block(const typename S::Stored* row, const Block& b, int64_t y,
                                       T* buffer) {
   const T* logits = false_logits<S>(row, b, y, buffer);
   return {logits, largest(logits, b.padded)};
@@ -104,14 +104,17 @@ PCLC_INLINE void prefetch_next([[maybe_unused]] const Stored* row, [[maybe_unuse
                                [[maybe_unused]] int64_t classes, [[maybe_unused]] int64_t ahead) {
 #if defined(__GNUC__)
   constexpr int64_t kLine = 64 / sizeof(Stored);
-  const Stored* next = row + (begin + kBlock < classes ? begin + kBlock : ahead);
+  // Where there is no such row, the address is one of no memory, which no pointer may be.
+  const auto offset = static_cast<uintptr_t>(begin + kBlock < classes ? begin + kBlock : ahead);
+  const uintptr_t next = reinterpret_cast<uintptr_t>(row) + offset * sizeof(Stored);
   for (int64_t i = 0; i < std::min(kBlock, classes); i += kLine) {
-    __builtin_prefetch(next + i, 0, 2);
+    __builtin_prefetch(reinterpret_cast<const Stored*>(next) + i, 0, 2);
   }
 #endif
 }
 
-// The lowest index with the value `top`, which is among the n.
+// The lowest index with the value `top`, which is among the n. Never another index, even if someone
+// writes into the logits meanwhile: the gradient is written there.
 template <typename T>
 PCLC_INLINE int64_t first_equal(const T* values, int64_t n, T top) {
   int32_t first = static_cast<int32_t>(n);
@@ -119,7 +122,7 @@ PCLC_INLINE int64_t first_equal(const T* values, int64_t n, T top) {
   for (int32_t i = 0; i < static_cast<int32_t>(n); ++i) {
     first = std::min(first, values[i] == top ? i : static_cast<int32_t>(n));
   }
-  return first;
+  return std::min(first, static_cast<int32_t>(n) - 1);
 }
 
 }  // namespace pclc

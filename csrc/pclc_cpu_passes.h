@@ -1,7 +1,8 @@
 // The passes over one row on a CPU, block by block; every step over a block is a plain loop that
 // compilers vectorise, those that depend on the LC mode for each of its values.
 //
-//   reduce  the only pass over memory: the largest false logit, its place, e_k = exp(a_k - the
+//   reduce  the pass that brings a row from memory: the largest false logit, its place, e_k =
+//   exp(a_k - the
 //           largest logit up to k's block), and the sums that RowStats keeps
 //   count   the active hinges, where they are mixed
 //   write   e_k times the coefficients of RowGrad, brought to the largest logit of the whole row
@@ -17,7 +18,7 @@
 
 namespace pclc {
 
-// What one false class adds to the sums of the logit constraint (RowStats).
+// What one false class adds to the sums of the logit constraint (RowStats); nothing in mode hard.
 template <typename T>
 struct LcTerms {
   T sum, count;
@@ -25,16 +26,15 @@ struct LcTerms {
 
 template <LcMode kMode, typename T>
 PCLC_INLINE LcTerms<T> lc_terms(T a, T e, T true_logit, T cap) {
+  static_assert(kMode != LcMode::kHard);
   if constexpr (kMode == LcMode::kSoft) {
     const T gap = true_logit - a;
     const bool counts = gap > 0 && e > 0;
     return {counts ? e * gap : T(0), counts ? e : T(0)};
-  } else if constexpr (kMode == LcMode::kAll) {
+  } else {
     const T gap = true_logit - a - cap;
     const bool counts = gap > 0 && a > kNegativeInfinity<T>;
     return {counts ? gap : T(0), counts ? T(1) : T(0)};
-  } else {
-    return {T(0), T(0)};
   }
 }
 
@@ -64,11 +64,11 @@ PCLC_INLINE void exp_block_for(const T* logits, T* e, int64_t n, T true_logit, T
 #pragma omp simd
     for (int64_t i = 0; i < kLanes; ++i) {
       const T a = logits[begin + i];
-      const T exp = exp_nonpositive(a - shift);
-      e[begin + i] = exp;
-      exp_sum.lane[i] += exp;
+      const T e_k = exp_nonpositive(a - shift);
+      e[begin + i] = e_k;
+      exp_sum.lane[i] += e_k;
       if constexpr (kMode != LcMode::kHard) {
-        const LcTerms<T> lc = lc_terms<kMode>(a, exp, true_logit, cap);
+        const LcTerms<T> lc = lc_terms<kMode>(a, e_k, true_logit, cap);
         lc_sum.lane[i] += lc.sum;
         lc_count.lane[i] += lc.count;
       }
@@ -91,8 +91,7 @@ PCLC_INLINE void exp_block(LcMode mode, const T* logits, T* e, int64_t n, T true
   }
 }
 
-// Forward has several rows in hand where they are short: no more than this, in all no more
-// elements.
+// Forward has several short rows in hand at a time: no more than kGroup, with no more elements.
 constexpr int64_t kGroup = 8;
 constexpr int64_t kGroupElements = 1024;
 
@@ -100,22 +99,31 @@ PCLC_INLINE int64_t rows_at_once(int64_t classes) {
   return std::clamp<int64_t>(kGroupElements / std::max<int64_t>(classes, 1), 1, kGroup);
 }
 
-// The memory that one thread needs for a row of `classes`.
+// The memory of a row in hand.
 template <typename T>
 struct RowBuffer {
   T* e;     // a row, padded
   T* tops;  // for each block, the logit that its e_k are relative to
 
-  static int64_t size(int64_t classes) { return padded(classes) + blocks(classes); }
-  RowBuffer(T* memory, int64_t classes) : e(memory), tops(memory + padded(classes)) {}
-  static int64_t padded(int64_t classes) { return (classes + kLanes - 1) & -kLanes; }
-  static int64_t blocks(int64_t classes) { return padded((classes + kBlock - 1) / kBlock); }
+  static PCLC_INLINE RowBuffer at(T* memory, int64_t classes) {
+    return {memory, memory + padded(classes)};
+  }
+  static PCLC_INLINE int64_t size(int64_t classes) {
+    return padded(classes) + padded((classes + kBlock - 1) / kBlock);
+  }
+  static PCLC_INLINE int64_t padded(int64_t count) { return (count + kLanes - 1) & -kLanes; }
 };
+
+// The elements that a thread needs for the rows that it has in hand.
+template <typename T>
+PCLC_INLINE int64_t group_size(int64_t classes) {
+  return RowBuffer<T>::size(classes) * rows_at_once(classes);
+}
 
 // The one pass over a row, whose first block is loaded already. A NaN travels through the sum.
 template <class S, typename T>
 PCLC_INLINE RowStats<T> reduce_row(const Problem& p, const typename S::Stored* row, int64_t y,
-                                   T true_logit, LoadedBlock<T> loaded, const Terms<T>& terms,
+                                   T true_logit, FalseBlock<T> falses, const Terms<T>& terms,
                                    const RowBuffer<T>& buffer) {
   const int64_t classes = p.classes;
   Sums<T> sums;
@@ -123,14 +131,14 @@ PCLC_INLINE RowStats<T> reduce_row(const Problem& p, const typename S::Stored* r
   for (int64_t begin = 0; begin < classes; begin += kBlock) {
     const Block block = block_at(begin, classes);
     T* e = buffer.e + begin;
-    if (begin > 0) loaded = load_block<S>(row, block, y, e);
-    if (loaded.top > sums.top) {
-      raise_top(terms.lc_mode, loaded.top, &sums);
-      runner_up = begin + first_equal(loaded.logits, block.padded, loaded.top);
+    if (begin > 0) falses = false_block<S>(row, block, y, e);
+    if (falses.top > sums.top) {
+      raise_top(terms.lc_mode, falses.top, &sums);
+      runner_up = begin + first_equal(falses.logits, block.padded, falses.top);
     }
     buffer.tops[begin / kBlock] = sums.top;
     prefetch_next(row, begin, classes, p.row_stride * rows_at_once(classes));
-    exp_block(terms.lc_mode, loaded.logits, e, block.padded, true_logit, terms.lc_cap, &sums);
+    exp_block(terms.lc_mode, falses.logits, e, block.padded, true_logit, terms.lc_cap, &sums);
   }
   return {sums.top,
           static_cast<T>(sums.exp_sum),

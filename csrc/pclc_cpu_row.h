@@ -1,8 +1,8 @@
 // One row on a CPU, from its logits to its loss and gradient.
 //
-// Forward keeps the e_k of a row in a buffer of its thread. Backward has RowStats already and takes
-// each block through all passes at once. Both exponentiate and write by the same code: the
-// gradients are the same to the last bit.
+// Forward keeps the e_k of the rows in hand in a buffer of its thread. Backward has RowStats
+// already and takes each block through all passes at once. Both exponentiate and write by the same
+// code: the gradients are the same to the last bit.
 
 #pragma once
 
@@ -57,29 +57,32 @@ template <class S, typename T = typename S::Compute>
 struct ForwardRow {
   using Stored = typename S::Stored;
 
+  int64_t i;  // its place among the rows
+  RowBuffer<T> buffer;
   const Stored* logits;  // null where the row is ignored
   int64_t y;
   T true_logit;
-  LoadedBlock<T> first;
+  FalseBlock<T> first;
   RowStats<T> stats;
 
-  PCLC_INLINE void load(const Problem& p, int64_t i, const RowBuffer<T>& buffer) {
+  PCLC_INLINE void load(const Problem& p, int64_t row, const RowBuffer<T>& memory) {
+    i = row;
+    buffer = memory;
     y = p.target[i];
     logits = nullptr;
     if (y == p.ignore_index) return;
     logits = static_cast<const Stored*>(p.logits) + i * p.row_stride;
     true_logit = S::load(logits[y]);
-    first = load_block<S>(logits, block_at(0, p.classes), y, buffer.e);
+    first = false_block<S>(logits, block_at(0, p.classes), y, buffer.e);
   }
 
-  PCLC_INLINE void reduce(const Problem& p, const Terms<T>& terms, const RowBuffer<T>& buffer) {
+  PCLC_INLINE void reduce(const Problem& p, const Terms<T>& terms) {
     if (logits) stats = reduce_row<S>(p, logits, y, true_logit, first, terms, buffer);
   }
 
   // Writes what is wanted of the row; returns its loss, its class weight included. `grad_loss` is
   // the gradient of that loss.
-  PCLC_INLINE T write(const Problem& p, const Outputs& out, const Terms<T>& terms, int64_t i,
-                      T grad_loss, const RowBuffer<T>& buffer) {
+  PCLC_INLINE T write(const Problem& p, const Outputs& out, const Terms<T>& terms, T grad_loss) {
     if (!logits) return skip_row<S, T>(p, out, i);
     const RowProbs<T> probs = probs_of(true_logit, stats, terms);
     if (probs.pc_case == PcCase::kMixed) count_active(buffer, p.classes, probs, &stats);
@@ -87,13 +90,13 @@ struct ForwardRow {
     const T weight = class_weight<T>(p, y);
     if (out.grad) {
       const RowGrad<T> g = row_grad(true_logit, probs, stats, terms, grad_loss * weight);
-      write_grad(p, terms, probs, g, buffer, grad_row<S>(p, out.grad, i));
+      write_grad(p, terms, probs, g, grad_row<S>(p, out.grad, i));
     }
     return row_loss(probs, stats, terms) * weight;
   }
 
   PCLC_INLINE void write_grad(const Problem& p, const Terms<T>& terms, const RowProbs<T>& probs,
-                              const RowGrad<T>& g, const RowBuffer<T>& buffer, Stored* grad) const {
+                              const RowGrad<T>& g, Stored* grad) const {
     if (g.constant) {
       std::fill_n(grad, p.classes, S::store(g.true_grad));
       return;
@@ -116,11 +119,12 @@ PCLC_INLINE void forward_group(const Problem& p, const Outputs& out, const Terms
                                int64_t begin, int64_t end, T grad_loss, T* memory, T* row_loss) {
   ForwardRow<S> rows[kGroup];
   const int64_t count = end - begin, size = RowBuffer<T>::size(p.classes);
-  const auto buffer = [&](int64_t r) { return RowBuffer<T>(memory + r * size, p.classes); };
-  for (int64_t r = 0; r < count; ++r) rows[r].load(p, begin + r, buffer(r));
-  for (int64_t r = 0; r < count; ++r) rows[r].reduce(p, terms, buffer(r));
   for (int64_t r = 0; r < count; ++r) {
-    row_loss[begin + r] = rows[r].write(p, out, terms, begin + r, grad_loss, buffer(r));
+    rows[r].load(p, begin + r, RowBuffer<T>::at(memory + r * size, p.classes));
+  }
+  for (int64_t r = 0; r < count; ++r) rows[r].reduce(p, terms);
+  for (int64_t r = 0; r < count; ++r) {
+    row_loss[begin + r] = rows[r].write(p, out, terms, grad_loss);
   }
 }
 
@@ -145,14 +149,14 @@ PCLC_INLINE void backward_row(const Problem& p, const RowStats<T>& stats, const 
   T top = kNegativeInfinity<T>;
   for (int64_t begin = 0; begin < p.classes; begin += kBlock) {
     const Block block = block_at(begin, p.classes);
-    const LoadedBlock<T> loaded = load_block<S>(row, block, y, buffer);
-    top = larger(top, loaded.top);
+    const FalseBlock<T> falses = false_block<S>(row, block, y, buffer);
+    top = larger(top, falses.top);
     const T shift = shift_of(top);
     prefetch_next(row, begin, p.classes, p.row_stride);
     prefetch_next(grad, begin, p.classes, p.classes);
 #pragma omp simd
     for (int64_t k = 0; k < block.padded; ++k)
-      buffer[k] = exp_nonpositive(loaded.logits[k] - shift);
+      buffer[k] = exp_nonpositive(falses.logits[k] - shift);
     const T factor = block_factor(top, stats.top);
     const ElementGrad<T> element(probs, g, factor, true_logit, terms.lc_cap);
     write_block<S>(terms.lc_mode, row + begin, buffer, block.count, element, g.zero, grad + begin);
