@@ -3,8 +3,10 @@
 
 #include <bit>
 #include <initializer_list>
+#include <iterator>
 
 #include "definition.h"
+#include "pclc_cpu_block.h"
 #include "pclc_cpu_math.h"
 #include "pclc_row.h"
 
@@ -228,6 +230,24 @@ void test_kinks() {
   check(case_at(0.501) == pclc::PcCase::kAll, "f_y < margin does not count as such");
 }
 
+// The largest of a block and its place, wherever it is. A value that is gone, because somebody
+// wrote into the logits meanwhile, still has a place in the block: the gradient is written there.
+template <typename T>
+void test_largest() {
+  T block[3 * pclc::kLanes];
+  const int64_t n = std::size(block);
+  for (int64_t at = 0; at < n; ++at) {
+    for (int64_t i = 0; i < n; ++i) block[i] = i % 5 == 4 ? std::nan("") : T(-2);
+    block[at] = T(-1);
+    check(pclc::largest(block, n) == -1, "the largest, at %ld, is missed", long(at));
+    check(pclc::first_equal(block, n, T(-1)) == at, "the place %ld is missed", long(at));
+  }
+  check(pclc::first_equal(block, n, T(-2)) == 0, "not the first of equals");
+  check(pclc::first_equal(block, n, T(7)) == n - 1, "a place outside the block");
+  for (T& value : block) value = std::nan("");
+  check(pclc::largest(block, n) == pclc::kNegativeInfinity<T>, "the largest of NaN");
+}
+
 }  // namespace
 }  // namespace test
 
@@ -239,5 +259,7 @@ int main() {
   test::test_rows<float>(3);
   test::test_rows<double>(4);
   test::test_kinks();
+  test::test_largest<float>();
+  test::test_largest<double>();
   return test::report();
 }
