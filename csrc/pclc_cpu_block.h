@@ -101,11 +101,12 @@ struct LaneSum {
 // block has.
 template <typename Stored>
 PCLC_INLINE void prefetch_next([[maybe_unused]] const Stored* row, [[maybe_unused]] int64_t begin,
-                               [[maybe_unused]] int64_t classes, [[maybe_unused]] int64_t ahead) {
+                               [[maybe_unused]] int64_t classes, [[maybe_unused]] uint64_t ahead) {
 #if defined(__GNUC__)
   constexpr int64_t kLine = 64 / sizeof(Stored);
-  // Where there is no such row, the address is one of no memory, which no pointer may be.
-  const auto offset = static_cast<uintptr_t>(begin + kBlock < classes ? begin + kBlock : ahead);
+  // Where there is no such row, the address is one of no memory, which no pointer may be, and a
+  // single row can have any stride.
+  const uint64_t offset = begin + kBlock < classes ? static_cast<uint64_t>(begin + kBlock) : ahead;
   const uintptr_t next = reinterpret_cast<uintptr_t>(row) + offset * sizeof(Stored);
   for (int64_t i = 0; i < std::min(kBlock, classes); i += kLine) {
     __builtin_prefetch(reinterpret_cast<const Stored*>(next) + i, 0, 2);

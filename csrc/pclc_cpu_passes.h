@@ -137,7 +137,7 @@ PCLC_INLINE RowStats<T> reduce_row(const Problem& p, const typename S::Stored* r
       runner_up = begin + first_equal(falses.logits, block.padded, falses.top);
     }
     buffer.tops[begin / kBlock] = sums.top;
-    prefetch_next(row, begin, classes, p.row_stride * rows_at_once(classes));
+    prefetch_next(row, begin, classes, rows_at_once(classes) * static_cast<uint64_t>(p.row_stride));
     exp_block(terms.lc_mode, falses.logits, e, block.padded, true_logit, terms.lc_cap, &sums);
   }
   return {sums.top,
