@@ -62,7 +62,7 @@ struct ForwardRow {
   const Stored* logits;  // null where the row is ignored
   int64_t y;
   T true_logit;
-  FalseBlock<T> first;
+  FalseBlock<T> first;  // what load leaves for reduce
   RowStats<T> stats;
 
   PCLC_INLINE void load(const Problem& p, int64_t row, const RowBuffer<T>& memory) {
@@ -155,8 +155,9 @@ PCLC_INLINE void backward_row(const Problem& p, const RowStats<T>& stats, const 
     prefetch_next(row, begin, p.classes, p.row_stride);
     prefetch_next(grad, begin, p.classes, p.classes);
 #pragma omp simd
-    for (int64_t k = 0; k < block.padded; ++k)
+    for (int64_t k = 0; k < block.padded; ++k) {
       buffer[k] = exp_nonpositive(falses.logits[k] - shift);
+    }
     const T factor = block_factor(top, stats.top);
     const ElementGrad<T> element(probs, g, factor, true_logit, terms.lc_cap);
     write_block<S>(terms.lc_mode, row + begin, buffer, block.count, element, g.zero, grad + begin);
