@@ -180,21 +180,10 @@ PCLC_INLINE void count_active(const RowBuffer<T>& buffer, int64_t classes, const
   stats->active_sum = static_cast<T>(active_sum);
 }
 
-// The coefficients of a row's gradient for e_k relative to a logit `factor` away from a_j.
+// The coefficients of the gradient of a row's false classes.
 template <typename T>
 struct ElementGrad {
   T prob, threshold, inactive, active, soft_scale, soft_mean, all_step, true_logit, cap;
-
-  PCLC_INLINE ElementGrad(const RowProbs<T>& p, const RowGrad<T>& g, T factor, T true_logit, T cap)
-      : prob(p.top_prob * factor),
-        threshold(p.pc_case == PcCase::kMixed ? p.excess : T(2)),  // elsewhere none exceeds it
-        inactive(g.inactive * factor),
-        active(g.active * factor),
-        soft_scale(g.soft_scale * factor),
-        soft_mean(g.soft_mean),
-        all_step(g.all_step),
-        true_logit(true_logit),
-        cap(cap) {}
 
   // The gradient at a false class from its logit and its e_k.
   template <LcMode kMode>
@@ -211,6 +200,21 @@ struct ElementGrad {
     }
   }
 };
+
+// For e_k relative to a logit `factor` away from a_j.
+template <typename T>
+PCLC_INLINE ElementGrad<T> element_grad(const RowProbs<T>& p, const RowGrad<T>& g, T factor,
+                                        T true_logit, T cap) {
+  return {p.top_prob * factor,
+          hinge_threshold(p),
+          g.inactive * factor,
+          g.active * factor,
+          g.soft_scale * factor,
+          g.soft_mean,
+          g.all_step,
+          true_logit,
+          cap};
+}
 
 // The gradient of n false classes. `row` is where their logits are.
 template <class S, LcMode kMode, typename T>

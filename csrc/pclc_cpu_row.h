@@ -103,7 +103,7 @@ struct ForwardRow {
     }
     for (int64_t begin = 0; begin < p.classes; begin += kBlock) {
       const T factor = block_factor(buffer.tops[begin / kBlock], stats.top);
-      const ElementGrad<T> element(probs, g, factor, true_logit, terms.lc_cap);
+      const ElementGrad<T> element = element_grad(probs, g, factor, true_logit, terms.lc_cap);
       prefetch_next(grad, begin, p.classes, p.classes * rows_at_once(p.classes));
       write_block<S>(terms.lc_mode, logits + begin, buffer.e + begin,
                      block_at(begin, p.classes).count, element, g.zero, grad + begin);
@@ -159,7 +159,7 @@ PCLC_INLINE void backward_row(const Problem& p, const RowStats<T>& stats, const 
       buffer[k] = exp_nonpositive(falses.logits[k] - shift);
     }
     const T factor = block_factor(top, stats.top);
-    const ElementGrad<T> element(probs, g, factor, true_logit, terms.lc_cap);
+    const ElementGrad<T> element = element_grad(probs, g, factor, true_logit, terms.lc_cap);
     write_block<S>(terms.lc_mode, row + begin, buffer, block.count, element, g.zero, grad + begin);
   }
   write_exceptions<S>(terms.lc_mode, y, stats.runner_up, probs, g, grad);

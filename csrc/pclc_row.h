@@ -85,6 +85,12 @@ struct RowProbs {
   bool defined;  // false: NaN or +inf in the row, or all of it -inf
 };
 
+// What the f_k of an active hinge exceeds, where they are mixed; elsewhere more than any f_k.
+template <typename T>
+PCLC_ROW T hinge_threshold(const RowProbs<T>& p) {
+  return p.pc_case == PcCase::kMixed ? p.excess : T(2);
+}
+
 template <typename T>
 PCLC_ROW RowProbs<T> row_probs(T true_logit, T top, T exp_sum, T odds, const Terms<T>& terms) {
   RowProbs<T> p;
@@ -106,18 +112,19 @@ PCLC_ROW RowProbs<T> row_probs(T true_logit, T top, T exp_sum, T odds, const Ter
   return p;
 }
 
-// The loss of one row (Eqs. 2, 6 and 16, before its class weight). A term whose coefficient is 0 is
+// Cross-entropy of one row (Eq. 2).
+template <typename T>
+PCLC_ROW T cross_entropy(const RowProbs<T>& p, T exp_sum) {
+  return p.logit_gap > 0 ? std::log1p(p.odds * exp_sum) : std::log(exp_sum + p.odds) - p.logit_gap;
+}
+
+// PC and LC of one row (Eqs. 6 and 16, before its class weight). A term whose coefficient is 0 is
 // skipped: 0 * inf is no number.
 template <typename T>
-PCLC_ROW T row_loss(const RowProbs<T>& p, const RowStats<T>& s, const Terms<T>& terms) {
+PCLC_ROW T pc_lc_loss(const RowProbs<T>& p, const RowStats<T>& s, const Terms<T>& terms) {
   if (!p.defined) return std::numeric_limits<T>::quiet_NaN();
   if (terms.false_classes == 0) return 0;
   T loss = 0;
-  if (terms.ce_weight != 0) {
-    const T ce = p.logit_gap > 0 ? std::log1p(p.odds * s.exp_sum)
-                                 : std::log(s.exp_sum + p.odds) - p.logit_gap;
-    loss += terms.ce_weight * ce;
-  }
   if (p.pc_case == PcCase::kAll) {
     loss += terms.pc_weight * (p.false_mass - terms.false_classes * p.excess);
   } else if (p.pc_case == PcCase::kMixed) {
@@ -132,6 +139,13 @@ PCLC_ROW T row_loss(const RowProbs<T>& p, const RowStats<T>& s, const Terms<T>& 
     loss += terms.lc_weight * (s.lc_sum / divisor);
   }
   return loss;
+}
+
+// The loss of one row, before its class weight.
+template <typename T>
+PCLC_ROW T row_loss(const RowProbs<T>& p, const RowStats<T>& s, const Terms<T>& terms) {
+  const T loss = pc_lc_loss(p, s, terms);
+  return terms.ce_weight == 0 ? loss : loss + terms.ce_weight * cross_entropy(p, s.exp_sum);
 }
 
 // The gradient of one row as numbers to multiply e_k with:
@@ -156,7 +170,7 @@ PCLC_ROW RowGrad<T> row_grad(T true_logit, const RowProbs<T>& p, const RowStats<
                              const Terms<T>& terms, T scale) {
   RowGrad<T> g{};
   if (!p.defined) {
-    g.true_grad = std::numeric_limits<T>::quiet_NaN();
+    g.inactive = g.active = g.true_grad = std::numeric_limits<T>::quiet_NaN();
     g.constant = true;
     return g;
   }
