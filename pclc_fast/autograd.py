@@ -22,6 +22,9 @@ from .reference import LossStats, reference_loss
 from .tensors import check_targets, values_may_be_read
 
 _PLAIN_TYPES = (Tensor, Parameter)
+# The ways to evaluate the loss: by its formula in plain PyTorch, by a kernel through its operator,
+# where something may look on, or by a kernel without the dispatcher.
+FORMULA, OPERATOR, DIRECT = "formula", "operator", "direct"
 # Set where grad_output is a batch: is_grads_batched, jacobian(vectorize=True).
 _BATCHED_BACKWARD: Any = torch._C._parse_dispatch_key("VmapMode")
 _library: Any = torch.library.Library("pclc_fast", "DEF")  # type: ignore[no-untyped-call]
@@ -151,8 +154,8 @@ class _PCLC(torch.autograd.Function):
         options: Options,
         with_stats: bool,
         backend: str,
+        direct: bool,
     ) -> tuple[Tensor, ...]:
-        direct = _is_plain_memory(logits, target, weight)
         with_grad = direct and _gradient_is_safe_in_forward(logits, options)
         loss, row_stats, *rest = _run_forward(
             logits,
@@ -178,15 +181,15 @@ class _PCLC(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
         if grad_output is None:
-            return (None,) * 6
+            return (None,) * 7
         if not torch.compiler.is_compiling():
             if torch.is_grad_enabled() or _transforms_are_active() or _is_batched_backward():
-                return (_differentiable_gradient(ctx, grad_output), *(None,) * 5)
+                return (_differentiable_gradient(ctx, grad_output), *(None,) * 6)
             # The buffer is given away once: from then on it is the caller's to write into.
             grad, ctx.grad = ctx.grad, None
             # On a GPU the kernel looks at grad_output: to look here would wait for the device.
             if grad is not None and grad.is_cpu and grad_output.item() == 1:
-                return (grad, *(None,) * 5)
+                return (grad, *(None,) * 6)
         else:
             grad = None
         logits, target, weight, row_stats = ctx.saved_tensors
@@ -199,7 +202,7 @@ class _PCLC(torch.autograd.Function):
             kernel(backend).backward(*tensors, options, has_unit_grad=has_unit_grad)
         else:
             _backward_op(*tensors, *options.operands(), has_unit_grad, backend)
-        return (grad, *(None,) * 5)
+        return (grad, *(None,) * 6)
 
 
 def _is_plain_memory(*tensors: Tensor | None) -> bool:
@@ -257,22 +260,24 @@ def loss_and_stats(
     backend: str,
 ) -> tuple[Tensor, LossStats | None]:
     """Evaluate checked arguments on a backend that ``choose`` returned."""
-    if backend == REFERENCE or _only_formula_can(input, target, weight):
+    way = FORMULA if backend == REFERENCE else _way_to_kernel(input, target, weight)
+    if way == FORMULA:
         if values_may_be_read(target):
             check_targets(target, input.shape[input.dim() > 1], options.ignore_index)
         return reference_loss(input, target, weight, **options.keywords())
     if torch.compiler.is_compiling():
         options = Options(*options.operands())  # without the numbers, which Dynamo would guard
     logits, target, weight = _as_rows(input, target, weight)
-    if torch.is_grad_enabled() and input.requires_grad:
-        loss, *stats = _PCLC.apply(logits, target, weight, options, with_stats, backend)
+    direct = way == DIRECT
+    if input.requires_grad and torch.is_grad_enabled():
+        loss, *stats = _PCLC.apply(logits, target, weight, options, with_stats, backend, direct)
     else:
         loss, *stats = _run_forward(
             logits,
             target,
             weight,
             options,
-            direct=_is_plain_memory(logits, target, weight),
+            direct=direct,
             save=False,
             with_grad=False,
             with_stats=with_stats,
@@ -281,21 +286,22 @@ def loss_and_stats(
     return loss, LossStats(*stats) if with_stats else None
 
 
-def _only_formula_can(input: Tensor, target: Tensor, weight: Tensor | None) -> bool:
-    """Whether kernels cannot see the values, would not be seen or would lose derivatives.
+def _way_to_kernel(input: Tensor, target: Tensor, weight: Tensor | None) -> str:
+    """How a kernel may be called for these tensors, if at all.
 
-    So it is with functorch and forward-mode transforms, under torch.jit.trace, and with subclasses
-    such as DTensor and FakeTensor, which may have no memory.
+    FORMULA where kernels cannot see the values, would not be seen or would lose derivatives: with
+    functorch and forward-mode transforms, under torch.jit.trace, and for subclasses such as DTensor
+    and FakeTensor, which may have no memory.
     """
     if torch.compiler.is_compiling():
-        return torch._C._are_functorch_transforms_active()
-    if torch._C._get_tracing_state() is not None:  # torch.jit.trace
-        return True
+        return FORMULA if torch._C._are_functorch_transforms_active() else OPERATOR
     if type(input) not in _PLAIN_TYPES or type(target) not in _PLAIN_TYPES:
-        return True
+        return FORMULA
     if weight is not None and type(weight) not in _PLAIN_TYPES:
-        return True
-    return _transforms_are_active()
+        return FORMULA
+    if torch._C._get_tracing_state() is not None or _transforms_are_active():
+        return FORMULA
+    return DIRECT if _is_plain_memory(input, target, weight) else OPERATOR
 
 
 def _as_rows(
@@ -308,7 +314,7 @@ def _as_rows(
         logits = input.unsqueeze(0)
     else:
         logits = input.movedim(1, -1).reshape(target.numel(), input.shape[1])
-    if logits.stride(1) != 1:
+    if logits.stride()[1] != 1:
         logits = logits.contiguous()
     if weight is not None:
         weight = weight.detach().to(ARITHMETIC[input.dtype][0]).contiguous()

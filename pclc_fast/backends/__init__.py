@@ -34,7 +34,7 @@ def problem_arguments(
         _DTYPES[logits.dtype],
         rows,
         classes,
-        logits.stride(0),
+        logits.stride()[0],
         options.ignore_index,
         _REDUCTIONS[options.reduction],
         _LC_MODES[options.lc_mode],
