@@ -33,6 +33,10 @@ struct LaneGroup {
       y[lane] = used[lane] ? p.target[begin + lane] : 0;
     }
     const Stored* logits = static_cast<const Stored*>(p.logits) + begin * p.row_stride;
+    for (int64_t lane = 0; lane < count; ++lane) {
+      prefetch_next(logits + lane * p.row_stride, 0, p.classes,
+                    kLanes * static_cast<uint64_t>(p.row_stride));
+    }
     if (count == kLanes) {
       load(logits, p.row_stride);
       return;
@@ -147,6 +151,7 @@ struct LaneGroup {
     }
     for (int64_t lane = 0; lane < count; ++lane) {
       Stored* row = grad_row<S>(p, memory, begin + lane);
+      prefetch_next(row, 0, p.classes, kLanes * static_cast<uint64_t>(p.classes));
       if (!used[lane] || !rows.defined[lane]) {  // one NaN: e_k may be another
         std::fill_n(row, p.classes, used[lane] ? S::store(rows.true_grad[lane]) : Stored(0));
         continue;
