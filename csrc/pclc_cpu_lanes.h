@@ -1,6 +1,6 @@
 // Rows of few classes on a CPU: kLanes rows at once, a row a vector lane.
 //
-// However short a row is, the passes of pclc_cpu_passes.h take some 60 ns for it. Here a group of
+// However short a row is, the passes of pclc_cpu_passes.h take 70 ns for it. Here a group of
 // rows is transposed into [class][lane], and every step is a loop over lanes with nothing to reduce
 // across them.
 
@@ -8,10 +8,13 @@
 
 #include "pclc_cpu_row.h"
 #include "pclc_cpu_row_lanes.h"
+#include "pclc_cpu_transpose.h"
 
 namespace pclc {
 
-constexpr int64_t kFewClasses = 48;  // beyond, transposing costs more than it saves
+// Beyond, the arrays of a group leave the first cache.
+template <typename T>
+constexpr int64_t kFewClasses = 256 / sizeof(T);
 
 // A group of rows. An ignored row, and a lane without a row, is a row of zeros.
 template <class S, typename T = typename S::Compute>
@@ -23,8 +26,8 @@ struct LaneGroup {
   LaneIndex<T> used[kLanes];  // whether the row exists and is not ignored
   int64_t y[kLanes];          // 0 where it is not
   RowLanes<T> rows;
-  alignas(64) T a[kFewClasses][kLanes];  // logits, -inf at y
-  alignas(64) T e[kFewClasses][kLanes];  // exp(a_k - a_j)
+  alignas(64) T a[kFewClasses<T>][kLanes];  // logits, -inf at y
+  alignas(64) T e[kFewClasses<T>][kLanes];  // exp(a_k - a_j)
 
   PCLC_INLINE LaneGroup(const Problem& p, int64_t begin, int64_t end)
       : p(p), begin(begin), count(std::min(kLanes, end - begin)) {
@@ -32,32 +35,31 @@ struct LaneGroup {
       used[lane] = lane < count && p.target[begin + lane] != p.ignore_index;
       y[lane] = used[lane] ? p.target[begin + lane] : 0;
     }
-    const Stored* logits = static_cast<const Stored*>(p.logits) + begin * p.row_stride;
+    load(static_cast<const Stored*>(p.logits) + begin * p.row_stride);
+  }
+
+  PCLC_INLINE void load(const Stored* logits) {
     for (int64_t lane = 0; lane < count; ++lane) {
       prefetch_next(logits + lane * p.row_stride, 0, p.classes,
                     kLanes * static_cast<uint64_t>(p.row_stride));
     }
-    if (count == kLanes) {
-      load(logits, p.row_stride);
-      return;
-    }
-    Stored padded[kLanes * kFewClasses] = {};
-    for (int64_t lane = 0; lane < count; ++lane) {
-      std::copy_n(logits + lane * p.row_stride, p.classes, padded + lane * kFewClasses);
-    }
-    load(padded, kFewClasses);
-  }
-
-  PCLC_INLINE void load(const Stored* logits, int64_t stride) {
-    for (int64_t k = 0; k < p.classes; ++k) {
+    if constexpr (std::is_same_v<Stored, T>) {
+      transpose(logits, p.row_stride, count, p.classes, a[0], kLanes);
+    } else {
+      alignas(64) Stored stored[kFewClasses<T>][kLanes];
+      if (count < kLanes) std::memset(stored, 0, sizeof stored);
+      transpose(logits, p.row_stride, count, p.classes, stored[0], kLanes);
+      for (int64_t k = 0; k < p.classes; ++k) {
 #pragma omp simd
-      for (int64_t lane = 0; lane < kLanes; ++lane) {
-        const T logit = S::load(logits[lane * stride + k]);
-        a[k][lane] = used[lane] ? logit : T(0);
+        for (int64_t lane = 0; lane < kLanes; ++lane) a[k][lane] = S::load(stored[k][lane]);
       }
     }
     for (int64_t lane = 0; lane < kLanes; ++lane) {
-      rows.true_logit[lane] = used[lane] ? S::load(logits[lane * stride + y[lane]]) : T(0);
+      if (used[lane]) continue;
+      for (int64_t k = 0; k < p.classes; ++k) a[k][lane] = 0;
+    }
+    for (int64_t lane = 0; lane < kLanes; ++lane) {
+      rows.true_logit[lane] = used[lane] ? S::load(logits[lane * p.row_stride + y[lane]]) : T(0);
       a[y[lane]][lane] = kNegativeInfinity<T>;
     }
   }
@@ -143,12 +145,13 @@ struct LaneGroup {
   }
 
   PCLC_INLINE void write(const Terms<T>& terms, void* memory) const {
-    alignas(64) Stored grad[kFewClasses][kLanes];
+    alignas(64) Stored grad[kFewClasses<T>][kLanes];
     switch (terms.lc_mode) {
       case LcMode::kHard: write_false<LcMode::kHard>(terms.lc_cap, grad); break;
       case LcMode::kSoft: write_false<LcMode::kSoft>(terms.lc_cap, grad); break;
       case LcMode::kAll: write_false<LcMode::kAll>(terms.lc_cap, grad); break;
     }
+    transpose(grad[0], kLanes, p.classes, count, grad_row<S>(p, memory, begin), p.classes);
     for (int64_t lane = 0; lane < count; ++lane) {
       Stored* row = grad_row<S>(p, memory, begin + lane);
       prefetch_next(row, 0, p.classes, kLanes * static_cast<uint64_t>(p.classes));
@@ -156,9 +159,6 @@ struct LaneGroup {
         std::fill_n(row, p.classes, used[lane] ? S::store(rows.true_grad[lane]) : Stored(0));
         continue;
       }
-      // Bytes, which go through integer registers: GCC would gather these into vectors first.
-#pragma GCC unroll 4
-      for (int64_t k = 0; k < p.classes; ++k) std::memcpy(row + k, &grad[k][lane], sizeof(Stored));
       row[y[lane]] = S::store(rows.true_grad[lane]);
       if (terms.lc_mode == LcMode::kHard) {
         row[rows.runner_up[lane]] = S::store(rows.top_grad[lane]);

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from oracle import INTERPRETED, Case
 
 CASES, ROWS = (400, 7) if INTERPRETED else (2500, 19)
-WIDTHS = [1, 2, 3, 5, 10, 16, 17, 31, 32, 33, 48, 100, 257, 1024, 2050]
+WIDTHS = [1, 2, 3, 5, 10, 16, 17, 31, 32, 33, 64, 65, 100, 257, 1024, 2050]
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 SPECIAL = [0.0, -math.inf, math.inf, math.nan, 1.0, -50.0, 88.0, 1e4]
 

@@ -15,9 +15,11 @@ CLASSES = [
     1,  # no false class
     2,
     10,
-    31,  # the last widths of the kernel that puts a row in a vector lane,
-    32,
-    33,  # and the first of the one that does not
+    31,
+    32,  # the last width of the float64 kernel that puts a row in a vector lane,
+    33,
+    64,  # the last one of the others, and the first of those that do not
+    65,
     192,
     668,
     1023,  # around one block of the row kernel

@@ -134,8 +134,9 @@ class Trial {
 
 template <class S>
 void test_against_definition(Random& random) {
-  for (int64_t classes : {1, 2, 3, 10, 31, 32, 33, 100, 1023, 1024, 1025, 2048, 5000}) {
-    const int64_t most = classes <= 33 ? 21 : classes <= 100 ? 6 : 3;
+  for (int64_t classes :
+       {1, 2, 3, 4, 5, 10, 31, 32, 33, 63, 64, 65, 100, 1023, 1024, 1025, 2048, 5000}) {
+    const int64_t most = classes <= 65 ? 35 : classes <= 100 ? 6 : 3;
     for (LcMode mode : {LcMode::kHard, LcMode::kSoft, LcMode::kAll}) {
       for (Reduction reduction : {Reduction::kNone, Reduction::kMean, Reduction::kSum}) {
         for (bool pc_mean : {false, true}) {
