@@ -14,12 +14,14 @@ from .forms import FORMS
 Call = Callable[[], None]
 Shape = tuple[int, int]
 
-# 10 classes: call overhead. 100 and 200: CIFAR-100, Tiny ImageNet. 1000: ImageNet, in cache and out
-# of it. 32000, 128256, 262144: vocabularies; fewer rows keep the logits at about 8 million.
+# 10 classes: call overhead. 100 and 200: CIFAR-100, Tiny ImageNet. 32: many short rows, as pixels
+# are. 1000: ImageNet, in cache and out of it. 32000, 128256, 262144: vocabularies; fewer rows keep
+# the logits at about 8 million.
 SHAPES: tuple[Shape, ...] = (
     (256, 10),
     (256, 100),
     (256, 200),
+    (16384, 32),
     (1024, 1000),
     (4096, 1000),
     (256, 32000),

@@ -12,9 +12,15 @@
 
 namespace pclc {
 
-// Beyond, the arrays of a group leave the first cache.
+// As many as were found to be worth it: a group's arrays have to stay in the first cache.
 template <typename T>
 constexpr int64_t kFewClasses = 256 / sizeof(T);
+
+// Rows of no class have no memory to read.
+template <typename T>
+PCLC_INLINE bool are_few(int64_t classes) {
+  return 0 < classes && classes <= kFewClasses<T>;
+}
 
 // A group of rows. An ignored row, and a lane without a row, is a row of zeros.
 template <class S, typename T = typename S::Compute>
@@ -22,44 +28,50 @@ struct LaneGroup {
   using Stored = typename S::Stored;
 
   const Problem& p;
-  int64_t begin, count;       // rows
-  LaneIndex<T> used[kLanes];  // whether the row exists and is not ignored
-  int64_t y[kLanes];          // 0 where it is not
+  int64_t begin, count;  // rows
+  bool used[kLanes];     // whether the row exists and is not ignored
+  int64_t y[kLanes];     // 0 where it is not
   RowLanes<T> rows;
   alignas(64) T a[kFewClasses<T>][kLanes];  // logits, -inf at y
   alignas(64) T e[kFewClasses<T>][kLanes];  // exp(a_k - a_j)
 
   PCLC_INLINE LaneGroup(const Problem& p, int64_t begin, int64_t end)
       : p(p), begin(begin), count(std::min(kLanes, end - begin)) {
+    bool all_used = true;
     for (int64_t lane = 0; lane < kLanes; ++lane) {
       used[lane] = lane < count && p.target[begin + lane] != p.ignore_index;
       y[lane] = used[lane] ? p.target[begin + lane] : 0;
+      all_used &= used[lane];
     }
-    load(static_cast<const Stored*>(p.logits) + begin * p.row_stride);
+    const Stored* logits = static_cast<const Stored*>(p.logits) + begin * p.row_stride;
+    const uint64_t next_group = kLanes * static_cast<uint64_t>(p.row_stride);
+    for (int64_t lane = 0; lane < count; ++lane) {
+      prefetch_next(logits + lane * p.row_stride, 0, p.classes, next_group);
+    }
+    if (all_used) {
+      load(logits, p.row_stride);
+      return;
+    }
+    Stored rows_used[kLanes][kFewClasses<T>] = {};  // the others are not read
+    for (int64_t lane = 0; lane < count; ++lane) {
+      if (used[lane]) std::copy_n(logits + lane * p.row_stride, p.classes, rows_used[lane]);
+    }
+    load(rows_used[0], kFewClasses<T>);
   }
 
-  PCLC_INLINE void load(const Stored* logits) {
-    for (int64_t lane = 0; lane < count; ++lane) {
-      prefetch_next(logits + lane * p.row_stride, 0, p.classes,
-                    kLanes * static_cast<uint64_t>(p.row_stride));
-    }
+  PCLC_INLINE void load(const Stored* logits, int64_t stride) {
     if constexpr (std::is_same_v<Stored, T>) {
-      transpose(logits, p.row_stride, count, p.classes, a[0], kLanes);
+      transpose(logits, stride, kLanes, p.classes, a[0], kLanes);
     } else {
       alignas(64) Stored stored[kFewClasses<T>][kLanes];
-      if (count < kLanes) std::memset(stored, 0, sizeof stored);
-      transpose(logits, p.row_stride, count, p.classes, stored[0], kLanes);
+      transpose(logits, stride, kLanes, p.classes, stored[0], kLanes);
       for (int64_t k = 0; k < p.classes; ++k) {
 #pragma omp simd
         for (int64_t lane = 0; lane < kLanes; ++lane) a[k][lane] = S::load(stored[k][lane]);
       }
     }
     for (int64_t lane = 0; lane < kLanes; ++lane) {
-      if (used[lane]) continue;
-      for (int64_t k = 0; k < p.classes; ++k) a[k][lane] = 0;
-    }
-    for (int64_t lane = 0; lane < kLanes; ++lane) {
-      rows.true_logit[lane] = used[lane] ? S::load(logits[lane * p.row_stride + y[lane]]) : T(0);
+      rows.true_logit[lane] = S::load(logits[lane * stride + y[lane]]);
       a[y[lane]][lane] = kNegativeInfinity<T>;
     }
   }
@@ -68,7 +80,8 @@ struct LaneGroup {
     return used[lane] ? pclc::class_weight<T>(p, y[lane]) : T(0);
   }
 
-  // As reduce_row: a NaN is passed over by the maximum and travels through the sum.
+  // As reduce_row: a NaN is passed over by the maximum and travels through the sum. This and what
+  // follows has its sums in arrays of its own, which compilers keep in registers.
   PCLC_INLINE void reduce(const Terms<T>& terms) {
     find_top();
     exponentiate();
@@ -81,7 +94,7 @@ struct LaneGroup {
 
   PCLC_INLINE void find_top() {
     T top[kLanes];
-    LaneIndex<T> runner_up[kLanes];
+    LaneInt<T> runner_up[kLanes];
     for (int64_t lane = 0; lane < kLanes; ++lane) {
       top[lane] = kNegativeInfinity<T>;
       runner_up[lane] = y[lane] == 0 && p.classes > 1;  // a class, whatever the logits are
@@ -90,7 +103,7 @@ struct LaneGroup {
 #pragma omp simd
       for (int64_t lane = 0; lane < kLanes; ++lane) {
         const bool above = a[k][lane] > top[lane];
-        runner_up[lane] = above ? static_cast<LaneIndex<T>>(k) : runner_up[lane];
+        runner_up[lane] = above ? static_cast<LaneInt<T>>(k) : runner_up[lane];
         top[lane] = larger(top[lane], a[k][lane]);
       }
     }
@@ -130,9 +143,9 @@ struct LaneGroup {
     std::copy_n(lc_count, kLanes, rows.lc_count);
   }
 
-  PCLC_INLINE void count_active(bool any_mixed) {
+  PCLC_INLINE void count_active() {
     T active[kLanes] = {}, active_sum[kLanes] = {};
-    for (int64_t k = 0; any_mixed && k < p.classes; ++k) {
+    for (int64_t k = 0; k < p.classes; ++k) {
 #pragma omp simd
       for (int64_t lane = 0; lane < kLanes; ++lane) {
         const T f = e[k][lane] * rows.top_prob[lane];
@@ -155,7 +168,7 @@ struct LaneGroup {
     for (int64_t lane = 0; lane < count; ++lane) {
       Stored* row = grad_row<S>(p, memory, begin + lane);
       prefetch_next(row, 0, p.classes, kLanes * static_cast<uint64_t>(p.classes));
-      if (!used[lane] || !rows.defined[lane]) {  // one NaN: e_k may be another
+      if (!used[lane] || !rows.defined[lane]) {  // filled, so that all entries are the same NaN
         std::fill_n(row, p.classes, used[lane] ? S::store(rows.true_grad[lane]) : Stored(0));
         continue;
       }
@@ -185,21 +198,19 @@ PCLC_INLINE void forward_lanes(const Problem& p, const Outputs& out, const Terms
   LaneGroup<S> group(p, begin, end);
   RowLanes<T>& rows = group.rows;
   group.reduce(terms);
-  group.count_active(rows.find_probs(terms));
+  const bool any_mixed = rows.find_probs(terms);
+  rows.set_none_active();
+  if (any_mixed) group.count_active();
   rows.find_loss(terms);
   for (int64_t lane = 0; lane < kLanes; ++lane) {
     const T weight = group.class_weight(lane);
     rows.scale[lane] = grad_loss * weight;
-    rows.loss[lane] *= weight;
-  }
-  for (int64_t lane = 0; lane < group.count; ++lane) {
+    if (lane >= group.count) continue;
     const int64_t i = begin + lane;
-    row_loss[i] = group.used[lane] ? rows.loss[lane] : T(0);
-    if (group.used[lane]) {
-      save_row(p, out, i, rows.probs(lane), rows.stats(lane));
-    } else {
-      save_row(p, out, i, RowProbs<T>{}, RowStats<T>{});
-    }
+    const bool used = group.used[lane];
+    row_loss[i] = used ? rows.loss[lane] * weight : T(0);
+    save_row(p, out, i, used ? rows.probs(lane) : RowProbs<T>{},
+             used ? rows.stats(lane) : RowStats<T>{});
   }
   if (!out.grad) return;
   rows.find_grad(terms);

@@ -19,7 +19,7 @@ template <class S, typename T = typename S::Compute>
 PCLC_INLINE void forward_rows(const Call<T>& call, const Outputs& out, int64_t begin, int64_t end,
                               T* memory, T* row_loss) {
   const Problem& p = call.problem;
-  if (p.classes <= kFewClasses<T>) {
+  if (are_few<T>(p.classes)) {
     for (int64_t i = begin; i < end; i += kLanes) {
       forward_lanes<S>(p, out, call.terms, i, end, call.inverse_denominator, row_loss);
     }
@@ -37,7 +37,7 @@ PCLC_INLINE void backward_rows(const Call<T>& call, const RowStats<T>* stats,
                                const GradOutput& grad_output, int64_t begin, int64_t end,
                                void* grad) {
   const Problem& p = call.problem;
-  if (p.classes <= kFewClasses<T>) {
+  if (are_few<T>(p.classes)) {
     for (int64_t i = begin; i < end; i += kLanes) {
       backward_lanes<S>(p, stats, grad_output, call.terms, i, end, call.inverse_denominator, grad);
     }

@@ -1,9 +1,8 @@
 // The passes over one row on a CPU, block by block; every step over a block is a plain loop that
 // compilers vectorise, those that depend on the LC mode for each of its values.
 //
-//   reduce  the pass that brings a row from memory: the largest false logit, its place, e_k =
-//   exp(a_k - the
-//           largest logit up to k's block), and the sums that RowStats keeps
+//   reduce  the pass that brings a row from memory: the largest false logit, its place, the sums
+//           that RowStats keeps, and e_k = exp(a_k - the largest logit up to k's block)
 //   count   the active hinges, where they are mixed
 //   write   e_k times the coefficients of RowGrad, brought to the largest logit of the whole row
 
@@ -255,10 +254,7 @@ PCLC_INLINE void write_exceptions(LcMode mode, int64_t y, int64_t runner_up,
                                   const RowProbs<T>& probs, const RowGrad<T>& g,
                                   typename S::Stored* grad) {
   grad[y] = S::store(g.true_grad);
-  if (mode == LcMode::kHard) {
-    const bool active = probs.pc_case == PcCase::kMixed && probs.top_prob > probs.excess;
-    grad[runner_up] = S::store((active ? g.active : g.inactive) + g.top_extra);
-  }
+  if (mode == LcMode::kHard) grad[runner_up] = S::store(top_grad(probs, g));
 }
 
 }  // namespace pclc

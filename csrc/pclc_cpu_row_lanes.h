@@ -1,7 +1,7 @@
 // The row arithmetic of pclc_row.h for kLanes rows at once, a row a vector lane.
 //
 // Every step is one loop over lanes that compilers vectorise. They do not where a branch reads
-// memory that is the same for all lanes, so each begins with the coefficients in a local copy.
+// through a reference to what all lanes share, so the coefficients come by value.
 
 #pragma once
 
@@ -9,30 +9,30 @@
 
 namespace pclc {
 
-// An index as wide as T, so that one mask serves both.
+// An integer as wide as T, so that one mask serves both.
 template <typename T>
-using LaneIndex = std::conditional_t<std::is_same_v<T, float>, int32_t, int64_t>;
+using LaneInt = std::conditional_t<std::is_same_v<T, float>, int32_t, int64_t>;
 
 // The numbers of kLanes rows: arrays of what the structs of pclc_row.h hold of one.
 template <typename T>
-struct RowLanes {
-  alignas(64) T true_logit[kLanes];
+struct alignas(64) RowLanes {
+  T true_logit[kLanes];
 
   // RowStats
   T top[kLanes], exp_sum[kLanes], lc_sum[kLanes], lc_count[kLanes];
   T active[kLanes], active_sum[kLanes];
-  LaneIndex<T> runner_up[kLanes];
+  LaneInt<T> runner_up[kLanes];
 
-  // RowProbs
+  // RowProbs, and hinge_threshold
   T true_prob[kLanes], false_mass[kLanes], top_prob[kLanes], excess[kLanes];
-  T logit_gap[kLanes], odds[kLanes];
-  LaneIndex<T> pc_case[kLanes], defined[kLanes];
+  T logit_gap[kLanes], odds[kLanes], threshold[kLanes];
+  LaneInt<T> pc_case[kLanes], defined[kLanes];
 
   T loss[kLanes];   // before the class weight
   T scale[kLanes];  // grad_output * class weight / denominator
 
-  // RowGrad as ElementGrad takes it, and what stands at the true class and at j
-  T threshold[kLanes], inactive_grad[kLanes], active_grad[kLanes];
+  // RowGrad, and top_grad
+  T inactive_grad[kLanes], active_grad[kLanes];
   T soft_scale[kLanes], soft_mean[kLanes], all_step[kLanes];
   T true_grad[kLanes], top_grad[kLanes];
 
@@ -48,7 +48,7 @@ struct RowLanes {
     lc_count[lane] = s.lc_count;
     active[lane] = s.active;
     active_sum[lane] = s.active_sum;
-    runner_up[lane] = static_cast<LaneIndex<T>>(s.runner_up);
+    runner_up[lane] = static_cast<LaneInt<T>>(s.runner_up);
   }
 
   PCLC_INLINE RowProbs<T> probs(int64_t lane) const {
@@ -63,9 +63,8 @@ struct RowLanes {
   }
 
   // Returns whether the hinges of any row are mixed.
-  PCLC_INLINE bool find_probs(const Terms<T>& shared_terms) {
-    const Terms<T> terms = shared_terms;
-    LaneIndex<T> any_mixed = 0;
+  PCLC_INLINE bool find_probs(Terms<T> terms) {
+    LaneInt<T> any_mixed = 0;
 #pragma omp simd reduction(| : any_mixed)
     for (int64_t lane = 0; lane < kLanes; ++lane) {
       odds[lane] = exp_nonpositive(-std::abs(true_logit[lane] - top[lane]));
@@ -76,7 +75,7 @@ struct RowLanes {
       top_prob[lane] = p.top_prob;
       excess[lane] = p.excess;
       logit_gap[lane] = p.logit_gap;
-      pc_case[lane] = static_cast<LaneIndex<T>>(p.pc_case);
+      pc_case[lane] = static_cast<LaneInt<T>>(p.pc_case);
       defined[lane] = p.defined;
       threshold[lane] = hinge_threshold(p);
       any_mixed |= p.pc_case == PcCase::kMixed;
@@ -84,11 +83,15 @@ struct RowLanes {
     return any_mixed != 0;
   }
 
-  PCLC_INLINE void find_loss(const Terms<T>& shared_terms) {
-    const Terms<T> terms = shared_terms;
+  PCLC_INLINE void set_none_active() {
+    std::fill_n(active, kLanes, T(0));
+    std::fill_n(active_sum, kLanes, T(0));
+  }
+
+  PCLC_INLINE void find_loss(Terms<T> terms) {
 #pragma omp simd
     for (int64_t lane = 0; lane < kLanes; ++lane) {
-      loss[lane] = pc_lc_loss(probs(lane), stats(lane), terms);
+      loss[lane] = pc_and_lc(probs(lane), stats(lane), terms);
     }
     if (terms.ce_weight == 0) return;  // logarithms are calls, which no loop over vectors has
     for (int64_t lane = 0; lane < kLanes; ++lane) {
@@ -96,18 +99,18 @@ struct RowLanes {
     }
   }
 
-  PCLC_INLINE void find_grad(const Terms<T>& shared_terms) {
-    const Terms<T> terms = shared_terms;
+  PCLC_INLINE void find_grad(Terms<T> terms) {
 #pragma omp simd
     for (int64_t lane = 0; lane < kLanes; ++lane) {
-      const RowGrad<T> g = row_grad(true_logit[lane], probs(lane), stats(lane), terms, scale[lane]);
+      const RowProbs<T> p = probs(lane);
+      const RowGrad<T> g = row_grad(true_logit[lane], p, stats(lane), terms, scale[lane]);
       inactive_grad[lane] = g.inactive;
       active_grad[lane] = g.active;
       soft_scale[lane] = g.soft_scale;
       soft_mean[lane] = g.soft_mean;
       all_step[lane] = g.all_step;
       true_grad[lane] = g.true_grad;
-      top_grad[lane] = (top_prob[lane] > threshold[lane] ? g.active : g.inactive) + g.top_extra;
+      top_grad[lane] = pclc::top_grad(p, g);
     }
   }
 

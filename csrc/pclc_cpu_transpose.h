@@ -18,7 +18,18 @@ namespace pclc {
 
 constexpr int64_t kTile = 4;  // rows and columns: as many floats as the smallest vectors hold
 
-// to[column][row] = from[row][column] in one tile. Both are given by the distance of their rows.
+// to[column][row] = from[row][column], one by one. Both are given by the distance of their rows.
+template <typename E>
+PCLC_INLINE void transpose_elements(const E* from, int64_t from_stride, int64_t rows,
+                                    int64_t columns, E* to, int64_t to_stride) {
+  for (int64_t row = 0; row < rows; ++row) {
+    for (int64_t column = 0; column < columns; ++column) {
+      to[column * to_stride + row] = from[row * from_stride + column];
+    }
+  }
+}
+
+// The same for a tile.
 template <typename E>
 PCLC_INLINE void transpose_tile(const E* from, int64_t from_stride, E* to, int64_t to_stride) {
 #if defined(PCLC_SHUFFLES)
@@ -35,25 +46,16 @@ PCLC_INLINE void transpose_tile(const E* from, int64_t from_stride, E* to, int64
                                 __builtin_shufflevector(high01, high23, 2, 3, 6, 7)};
   for (int64_t i = 0; i < kTile; ++i) std::memcpy(to + i * to_stride, &column[i], sizeof(Vector));
 #else
-  for (int64_t row = 0; row < kTile; ++row) {
-    for (int64_t column = 0; column < kTile; ++column) {
-      to[column * to_stride + row] = from[row * from_stride + column];
-    }
-  }
+  transpose_elements(from, from_stride, kTile, kTile, to, to_stride);
 #endif
 }
 
-// The same for a matrix. Where a side is no multiple of a tile's, the last tiles overlap.
+// The same tile by tile. Where a side is no multiple of a tile's, the last tiles overlap.
 template <typename E>
 PCLC_INLINE void transpose(const E* from, int64_t from_stride, int64_t rows, int64_t columns, E* to,
                            int64_t to_stride) {
   if (rows < kTile || columns < kTile) {
-    for (int64_t row = 0; row < rows; ++row) {
-      for (int64_t column = 0; column < columns; ++column) {
-        to[column * to_stride + row] = from[row * from_stride + column];
-      }
-    }
-    return;
+    return transpose_elements(from, from_stride, rows, columns, to, to_stride);
   }
   for (int64_t column = 0; column < columns; column += kTile) {
     const int64_t c = std::min(column, columns - kTile);

@@ -51,13 +51,11 @@ class Powers<S, true> {
 template <class S, typename T = typename S::Compute>
 struct Threshold {
   Powers<S> powers;
-  T prob;       // times a power: f_k
-  T threshold;  // above 1 where the row is not mixed: none exceeds it
+  T prob;  // times a power: f_k
+  T threshold;
 
   PCLC_DEVICE Threshold(const RowProbs<T>& p, const RowStats<T>& s)
-      : powers(s.top),
-        prob(p.top_prob * powers.factor()),
-        threshold(p.pc_case == PcCase::kMixed ? p.excess : T(2)) {}
+      : powers(s.top), prob(p.top_prob * powers.factor()), threshold(hinge_threshold(p)) {}
 };
 
 // The gradient of a false class from its logit, as ElementGrad of the CPU kernels gives it, with

@@ -121,7 +121,7 @@ PCLC_ROW T cross_entropy(const RowProbs<T>& p, T exp_sum) {
 // PC and LC of one row (Eqs. 6 and 16, before its class weight). A term whose coefficient is 0 is
 // skipped: 0 * inf is no number.
 template <typename T>
-PCLC_ROW T pc_lc_loss(const RowProbs<T>& p, const RowStats<T>& s, const Terms<T>& terms) {
+PCLC_ROW T pc_and_lc(const RowProbs<T>& p, const RowStats<T>& s, const Terms<T>& terms) {
   if (!p.defined) return std::numeric_limits<T>::quiet_NaN();
   if (terms.false_classes == 0) return 0;
   T loss = 0;
@@ -144,7 +144,7 @@ PCLC_ROW T pc_lc_loss(const RowProbs<T>& p, const RowStats<T>& s, const Terms<T>
 // The loss of one row, before its class weight.
 template <typename T>
 PCLC_ROW T row_loss(const RowProbs<T>& p, const RowStats<T>& s, const Terms<T>& terms) {
-  const T loss = pc_lc_loss(p, s, terms);
+  const T loss = pc_and_lc(p, s, terms);
   return terms.ce_weight == 0 ? loss : loss + terms.ce_weight * cross_entropy(p, s.exp_sum);
 }
 
@@ -170,7 +170,7 @@ PCLC_ROW RowGrad<T> row_grad(T true_logit, const RowProbs<T>& p, const RowStats<
                              const Terms<T>& terms, T scale) {
   RowGrad<T> g{};
   if (!p.defined) {
-    g.inactive = g.active = g.true_grad = std::numeric_limits<T>::quiet_NaN();
+    g.true_grad = std::numeric_limits<T>::quiet_NaN();
     g.constant = true;
     return g;
   }
@@ -210,6 +210,12 @@ PCLC_ROW RowGrad<T> row_grad(T true_logit, const RowProbs<T>& p, const RowStats<
   g.true_grad = scale * at_true;
   g.zero = g.inactive == 0 && g.active == 0 && terms.lc_mode == LcMode::kHard;
   return g;
+}
+
+// The gradient at j, whose e_j is 1, for the hard constraint.
+template <typename T>
+PCLC_ROW T top_grad(const RowProbs<T>& p, const RowGrad<T>& g) {
+  return (p.top_prob > hinge_threshold(p) ? g.active : g.inactive) + g.top_extra;
 }
 
 }  // namespace pclc

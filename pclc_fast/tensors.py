@@ -62,7 +62,7 @@ def _check_shapes(input: Tensor, target: Tensor) -> None:
             "input must have shape (K,), (N, K) or (N, K, d1, ...); got a tensor of no dimensions"
         )
     shape = input.shape
-    expected = shape[:1] + shape[2:] if len(shape) > 1 else shape[:0]
+    expected = shape[:1] + shape[2:] if len(shape) > 2 else shape[:-1]
     if target.shape != expected:
         raise ValueError(
             f"target must have shape {tuple(expected)} for input of shape {tuple(shape)}; "
