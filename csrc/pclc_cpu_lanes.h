@@ -149,8 +149,9 @@ struct LaneGroup {
 #pragma omp simd
       for (int64_t lane = 0; lane < kLanes; ++lane) {
         const T f = e[k][lane] * rows.top_prob[lane];
-        active[lane] += f > rows.threshold[lane] ? T(1) : T(0);
-        active_sum[lane] += f > rows.threshold[lane] ? f : T(0);
+        const T is_active = static_cast<T>(f > rows.threshold[lane]);  // no branch: unpredictable
+        active[lane] += is_active;
+        active_sum[lane] += is_active * f;
       }
     }
     std::copy_n(active, kLanes, rows.active);
