@@ -48,15 +48,17 @@ struct LaneGroup {
     for (int64_t lane = 0; lane < count; ++lane) {
       prefetch_next(logits + lane * p.row_stride, 0, p.classes, next_group);
     }
-    if (all_used) {
-      load(logits, p.row_stride);
-      return;
+    int64_t stride = p.row_stride;
+    Stored rows_used[kLanes][kFewClasses<T>];  // where some are not, which are not read
+    if (!all_used) {
+      std::memset(rows_used, 0, sizeof rows_used);
+      for (int64_t lane = 0; lane < count; ++lane) {
+        if (used[lane]) std::copy_n(logits + lane * stride, p.classes, rows_used[lane]);
+      }
+      logits = rows_used[0];
+      stride = kFewClasses<T>;
     }
-    Stored rows_used[kLanes][kFewClasses<T>] = {};  // the others are not read
-    for (int64_t lane = 0; lane < count; ++lane) {
-      if (used[lane]) std::copy_n(logits + lane * p.row_stride, p.classes, rows_used[lane]);
-    }
-    load(rows_used[0], kFewClasses<T>);
+    load(logits, stride);
   }
 
   PCLC_INLINE void load(const Stored* logits, int64_t stride) {

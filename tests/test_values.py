@@ -15,7 +15,6 @@ CLASSES = [
     1,  # no false class
     2,
     10,
-    31,
     32,  # the last width of the float64 kernel that puts a row in a vector lane,
     33,
     64,  # the last one of the others, and the first of those that do not
